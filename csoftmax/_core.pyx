@@ -1,0 +1,248 @@
+# cython: language_level=3
+"""Passes over the rows of X: loss and gradient, scores, column statistics.
+
+Everything here trusts its arguments: _validation has checked them, and the callers hand in the workspace. Each entry
+point releases the GIL for all of its work, so that several threads may share one X, each on its own rows.
+"""
+from libc.stddef cimport size_t
+from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy, memset
+from scipy.linalg.cython_blas cimport dgemm, sgemm
+
+include "_blas_int.pxi"
+
+ctypedef fused floating:
+    double
+    float
+
+cdef extern from "_kernel.h" nogil:
+    ctypedef struct cs_kernels:
+        void (*exp)(Py_ssize_t n, const void *x, void *out) noexcept nogil
+        void (*softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
+        void (*log_softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
+        double (*residual)(Py_ssize_t n_rows, Py_ssize_t n_columns, void *z, Py_ssize_t ld, const int *y,
+                        const void *weight, void *scratch) noexcept nogil
+        void (*class_sums)(Py_ssize_t n_rows, Py_ssize_t n_columns, const void *z, Py_ssize_t ld, void *sums) noexcept nogil
+        void (*tile_logits)(Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed,
+                         void *z, Py_ssize_t ld) noexcept nogil
+        void (*tile_gradient)(Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *z,
+                           Py_ssize_t ld, void *gradient) noexcept nogil
+        void (*column_range)(Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, double *low,
+                          double *high, double *sum) noexcept nogil
+        void (*column_spread)(Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, const double *center,
+                           const double *unit, double *sum) noexcept nogil
+        int (*all_finite)(Py_ssize_t n, const void *x) noexcept nogil
+        Py_ssize_t lanes
+    const cs_kernels *cs_table(size_t itemsize) noexcept
+    const char *cs_select(const char *name) noexcept
+    const char *cs_names[]
+
+cdef enum:
+    ALIGNMENT = 64
+
+
+# ---- BLAS -------------------------------------------------------------------------------------------------------
+
+cdef void gemm(bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const floating *a,
+               Py_ssize_t lda, const floating *b, Py_ssize_t ldb, floating beta, floating *c,
+               Py_ssize_t ldc) noexcept nogil:
+    """Row-major C (m, n) = op(A) (m, k) op(B) (k, n) + beta C; lda, ldb, ldc are lengths of stored rows.
+
+    BLAS reads a row-major matrix as its transpose, so it is asked for C' = op(B)' op(A)': the operands swap places.
+    """
+    cdef:
+        char flag_a = b'T' if transpose_a else b'N'
+        char flag_b = b'T' if transpose_b else b'N'
+        blas_int m_ = <blas_int>m, n_ = <blas_int>n, k_ = <blas_int>k
+        blas_int lda_ = <blas_int>lda, ldb_ = <blas_int>ldb, ldc_ = <blas_int>ldc
+        floating one = 1
+    if floating is double:
+        dgemm(&flag_b, &flag_a, &n_, &m_, &k_, &one, <double*>b, &ldb_, <double*>a, &lda_, &beta, c, &ldc_)
+    else:
+        sgemm(&flag_b, &flag_a, &n_, &m_, &k_, &one, <float*>b, &ldb_, <float*>a, &lda_, &beta, c, &ldc_)
+
+
+# ---- loss and gradient ------------------------------------------------------------------------------------------
+
+cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:
+    return (n + multiple - 1) // multiple * multiple
+
+
+def workspace_size(Py_ssize_t n_features, Py_ssize_t n_columns, Py_ssize_t block, bint tiled, Py_ssize_t itemsize):
+    """Number of values that `loss_gradient` needs as its `work`."""
+    cdef Py_ssize_t size = (n_columns + 2) * block + 3 * ALIGNMENT // itemsize
+    if tiled:
+        size += 2 * padded((n_features + 1) * padded(n_columns, cs_table(itemsize).lanes), ALIGNMENT)
+    return size
+
+
+def loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1] weight,
+                  const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t start, Py_ssize_t stop,
+                  floating[:, ::1] coef_gradient, floating[::1] intercept_gradient, floating[::1] work,
+                  Py_ssize_t block, bint tiled):
+    """Weighted sum of the losses of rows start to stop; adds their gradient to the two gradients.
+
+    coef has one row per class, or a single row for two classes. Blocks of `block` rows go to logits, to residuals in
+    place, and into the gradient while they are in the cache: X is read from memory once.
+    """
+    cdef double loss
+    with nogil:
+        loss = _loss_gradient(X, y, weight, coef, intercept, start, stop, coef_gradient, intercept_gradient, work,
+                              block, tiled)
+    return loss
+
+
+cdef double _loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1] weight,
+                           const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t start,
+                           Py_ssize_t stop, floating[:, ::1] coef_gradient, floating[::1] intercept_gradient,
+                           floating[::1] work, Py_ssize_t block, bint tiled) noexcept nogil:
+    cdef:
+        const cs_kernels *kernels = cs_table(sizeof(floating))
+        Py_ssize_t d = X.shape[1], n_columns = coef.shape[0], i, k, rows
+        Py_ssize_t width = padded(n_columns, kernels.lanes), packed_size = padded((d + 1) * width, ALIGNMENT)
+        floating *packed = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
+        floating *packed_gradient = packed + packed_size
+        floating *z = packed_gradient + packed_size if tiled else packed
+        floating *scratch = z + n_columns * block
+        const floating *x
+        double loss = 0, lost = 0, part, total
+    if tiled:
+        pack(coef, intercept, width, packed)
+        memset(packed_gradient, 0, packed_size * sizeof(floating))
+    i = start
+    while i < stop:
+        rows = min(block, stop - i)
+        x = &X[i, 0]
+        if tiled:
+            kernels.tile_logits(rows, d, n_columns, x, packed, z, block)
+        else:
+            for k in range(n_columns):
+                fill(rows, intercept[k], z + k * block)
+            gemm(False, True, n_columns, rows, d, &coef[0, 0], d, x, d, 1, z, block)
+        part = kernels.residual(rows, n_columns, z, block, &y[i], &weight[i], scratch)
+        if tiled:
+            kernels.tile_gradient(rows, d, n_columns, x, z, block, packed_gradient)
+        else:
+            gemm(False, False, n_columns, d, rows, z, block, x, d, 1, &coef_gradient[0, 0], d)
+            kernels.class_sums(rows, n_columns, z, block, &intercept_gradient[0])
+        # Neumaier's sum: what each addition loses is kept, so the error does not grow with the number of blocks.
+        total = loss + part
+        lost += (loss - total) + part if abs(loss) >= abs(part) else (part - total) + loss
+        loss = total
+        i += rows
+    if tiled:
+        unpack(packed_gradient, width, coef_gradient, intercept_gradient)
+    return loss + lost
+
+
+cdef void fill(Py_ssize_t n, floating value, floating *out) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        out[i] = value
+
+
+cdef void pack(const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t width,
+               floating *packed) noexcept nogil:
+    """(K, d) and (K,) to (d + 1, width), the layout of the tiles."""
+    cdef Py_ssize_t d = coef.shape[1], j, k
+    memset(packed, 0, (d + 1) * width * sizeof(floating))
+    for k in range(coef.shape[0]):
+        for j in range(d):
+            packed[j * width + k] = coef[k, j]
+        packed[d * width + k] = intercept[k]
+
+
+cdef void unpack(const floating *packed, Py_ssize_t width, floating[:, ::1] coef,
+                 floating[::1] intercept) noexcept nogil:
+    """Adds (d + 1, width) to (K, d) and (K,)."""
+    cdef Py_ssize_t d = coef.shape[1], j, k
+    for k in range(coef.shape[0]):
+        for j in range(d):
+            coef[k, j] += packed[j * width + k]
+        intercept[k] += packed[d * width + k]
+
+
+# ---- scores and probabilities -----------------------------------------------------------------------------------
+
+def scores(const floating[:, ::1] X, const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t start,
+           Py_ssize_t stop, Py_ssize_t block, floating[:, ::1] out):
+    """out[start:stop] = X[start:stop] coef' + intercept, in blocks of rows."""
+    cdef Py_ssize_t d = X.shape[1], n_classes = coef.shape[0], i = start, r, rows
+    with nogil:
+        while i < stop:
+            rows = min(block, stop - i)
+            for r in range(i, i + rows):
+                memcpy(&out[r, 0], &intercept[0], n_classes * sizeof(floating))
+            gemm(False, True, rows, n_classes, d, &X[i, 0], d, &coef[0, 0], d, 1, &out[i, 0], n_classes)
+            i += rows
+
+
+def softmax_rows(floating[:, ::1] z, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, bint logarithm):
+    """Rows start to stop of z, in place, to probabilities or to their logarithms, in blocks that stay in the cache."""
+    cdef:
+        const cs_kernels *kernels = cs_table(sizeof(floating))
+        Py_ssize_t i = start, rows
+    with nogil:
+        while i < stop:
+            rows = min(block, stop - i)
+            if logarithm:
+                kernels.log_softmax_rows(rows, z.shape[1], &z[i, 0])
+            else:
+                kernels.softmax_rows(rows, z.shape[1], &z[i, 0])
+            i += rows
+
+
+def exp(const floating[::1] x, floating[::1] out):
+    """The exponential of the kernels."""
+    with nogil:
+        if x.shape[0]:
+            cs_table(sizeof(floating)).exp(x.shape[0], &x[0], &out[0])
+
+
+# ---- the columns of X -------------------------------------------------------------------------------------------
+
+def column_range(const floating[:, ::1] X, const floating[::1] weight, double[::1] low, double[::1] high,
+                 double[::1] total):
+    """Lower low, raise high and add weight * x to total, column by column."""
+    with nogil:
+        cs_table(sizeof(floating)).column_range(X.shape[0], X.shape[1], &X[0, 0], &weight[0], &low[0], &high[0],
+                                                &total[0])
+
+
+def column_spread(const floating[:, ::1] X, const floating[::1] weight, const double[::1] center,
+                  const double[::1] unit, double[::1] total):
+    """Add weight * ((x - center) * unit)^2 to total, column by column."""
+    with nogil:
+        cs_table(sizeof(floating)).column_spread(X.shape[0], X.shape[1], &X[0, 0], &weight[0], &center[0], &unit[0],
+                                                 &total[0])
+
+
+def all_finite(const floating[:, ::1] X):
+    """Whether X holds neither NaN nor infinity."""
+    cdef bint answer = True
+    with nogil:
+        if X.shape[0] and X.shape[1]:
+            answer = cs_table(sizeof(floating)).all_finite(X.shape[0] * X.shape[1], &X[0, 0])
+    return answer
+
+
+# ---- instruction sets -------------------------------------------------------------------------------------------
+
+def instruction_sets():
+    """Names of the instruction sets compiled in, the plainest first; this processor may lack some."""
+    cdef Py_ssize_t i = 0
+    names = []
+    while cs_names[i] != NULL:
+        names.append(cs_names[i].decode())
+        i += 1
+    return names
+
+
+def select_instruction_set(name=None):
+    """Use the named instruction set from now on, the best for None; the name in use, or ValueError."""
+    cdef bytes wanted = b"" if name is None else str(name).encode()
+    cdef char *text = wanted
+    cdef const char *chosen = cs_select(NULL if name is None else text)
+    if chosen == NULL:
+        raise ValueError(f"instruction set {name!r} is not available here: this build has {instruction_sets()}")
+    return chosen.decode()

@@ -1,0 +1,56 @@
+/* The compiled arithmetic of csoftmax: C without Python, without allocation, without failure.
+ *
+ * One table of functions per precision and instruction set; cs_select() chooses the instruction set. Every size, stride and label is checked by the callers. A score that is not finite gives a loss or a
+ * probability that is not finite: that is the only signal.
+ *
+ * Two layouts of scores occur:
+ *   row-major    z[i * n_classes + k]   what a user sees,
+ *   class-major  z[k * ld + i]          inside a training pass: every loop runs over rows and vectorises,
+ *                                       whatever the number of classes.
+ */
+#ifndef CSOFTMAX_KERNEL_H
+#define CSOFTMAX_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* `void` stands for double or float: cs_table(sizeof(value)) gives the table of the precision. */
+typedef struct {
+    /* out[i] = exp(x[i]) */
+    void (*exp)(ptrdiff_t n, const void *x, void *out);
+    /* Row-major scores in place to probabilities, or to their logarithms. */
+    void (*softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z);
+    void (*log_softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z);
+    /* Class-major logits in place to weight * (probability - indicator of the label); returns the weighted loss.
+     * One column means two classes: z is the logit of label 1. scratch holds 2 * n_rows values. */
+    double (*residual)(ptrdiff_t n_rows, ptrdiff_t n_columns, void *z, ptrdiff_t ld, const int32_t *y,
+                       const void *weight, void *scratch);
+    /* sums[k] += sum over rows of class-major z. */
+    void (*class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *z, ptrdiff_t ld, void *sums);
+    /* The products of a tall X and few columns by register tiles, class-major z = logits, and gradient += z X.
+     * `packed` and `gradient` are (d + 1, n_columns padded to a multiple of lanes), the last row the intercept. */
+    void (*tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed,
+                        void *z, ptrdiff_t ld);
+    void (*tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *z,
+                          ptrdiff_t ld, void *gradient);
+    /* Column statistics in float64: low, high and sum += weight * x; sum += weight * ((x - center) * unit)^2. */
+    void (*column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x, const void *weight, double *low,
+                         double *high, double *sum);
+    void (*column_spread)(ptrdiff_t n_rows, ptrdiff_t d, const void *x, const void *weight, const double *center,
+                          const double *unit, double *sum);
+    /* 1 if every value is finite. */
+    int (*all_finite)(ptrdiff_t n, const void *x);
+    ptrdiff_t lanes;
+} cs_kernels;
+
+/* The table in use for values of this size: sizeof(double) or sizeof(float). */
+const cs_kernels *cs_table(size_t itemsize);
+
+/* Instruction sets compiled in, best last, NULL-terminated: "baseline", then "avx2", "avx512" where there are any. */
+extern const char *const cs_names[];
+
+/* Use the named instruction set, or the best one for NULL. Returns its name; NULL, changing nothing, if this
+ * processor or build does not have it. */
+const char *cs_select(const char *name);
+
+#endif

@@ -1,0 +1,425 @@
+/* The kernels, written once; included by _kernel.c for every (ISA, REAL_IS_DOUBLE). See _kernel.h for what each does. */
+
+#if REAL_IS_DOUBLE
+#define REAL double
+#define BITS uint64_t
+#define SUFFIX f64
+#else
+#define REAL float
+#define BITS uint32_t
+#define SUFFIX f32
+#endif
+#define NAME(name) PASTE(name, SUFFIX, ISA)
+
+#if VECTOR_BYTES
+#define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
+typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+#else
+#define LANES 1
+typedef REAL NAME(vec);
+#endif
+#define VEC NAME(vec)
+
+/* ---- exp ----------------------------------------------------------------------------------------------------
+ *
+ * exp(x) = 2^n exp(r),  n = round(x / ln 2),  |r| <= ln(2)/2,  exp(r) = 1 + r + r^2 q(r).
+ *
+ * Adding and subtracting MAGIC = 1.5 * 2^(mantissa bits) rounds to an integer, which then stands in the low bits of
+ * the sum. LN2_HIGH has so few bits that n * LN2_HIGH is exact. 2^n is applied as two powers of two, each of
+ * which is a normal number, so that results come out right from the smallest subnormal to infinity. No branch:
+ * the clamps let NaN through, and the compiler vectorises any loop around it.
+ *
+ * q is the output of mpmath.chebyfit(lambda r: (exp(r) - 1 - r) / r**2, [-L, L], 10 or 5), L = 1.001 ln(2) / 2;
+ * its own share of the relative error is 1.3e-17 (float64) and 7.9e-9 (float32).
+ * Measured against mpmath (tests/test_kernel.py), in units of the last place of the result, every instruction set:
+ *     float64  at most EXP_ULP_F64     float32  at most EXP_ULP_F32     allowed: 2
+ */
+FLATTEN TARGET REAL NAME(exp1)(REAL x)
+{
+#if REAL_IS_DOUBLE
+    const REAL MAGIC = 0x1.8p52, LN2_HIGH = 0x1.62e42fefa38p-1, LN2_LOW = 0x1.ef35793c7673p-45;
+    const REAL LEAST = -746.0, MOST = 710.0;
+    enum { MANTISSA = 52, BIAS = 1023 };
+#else
+    const REAL MAGIC = 0x1.8p23f, LN2_HIGH = 0x1.62e4p-1f, LN2_LOW = 0x1.7f7d1cp-20f;
+    const REAL LEAST = -104.0f, MOST = 89.0f;
+    enum { MANTISSA = 23, BIAS = 127 };
+#endif
+    const REAL LOG2_E = (REAL)0x1.71547652b82fep+0;
+    REAL shifted, n, half, r, q, low_scale, high_scale;
+    BITS bits;
+
+    x = x < LEAST ? LEAST : x;
+    x = x > MOST ? MOST : x;
+    shifted = x * LOG2_E + MAGIC;
+    n = shifted - MAGIC;
+    r = (x - n * LN2_HIGH) - n * LN2_LOW;
+#if REAL_IS_DOUBLE
+    q = 0x1.af390ba7e6f47p-26;
+    q = q * r + 0x1.2891d4ffbb0f9p-22;
+    q = q * r + 0x1.71de0d85293b8p-19;
+    q = q * r + 0x1.a019b8ca26fcfp-16;
+    q = q * r + 0x1.a01a01a7cebcdp-13;
+    q = q * r + 0x1.6c16c1789d1d7p-10;
+    q = q * r + 0x1.11111111109a6p-7;
+    q = q * r + 0x1.5555555553d37p-5;
+    q = q * r + 0x1.5555555555556p-3;
+    q = q * r + 0x1.0000000000001p-1;
+#else
+    q = 0x1.6d117cp-10f;
+    q = q * r + 0x1.120be2p-7f;
+    q = q * r + 0x1.555518p-5f;
+    q = q * r + 0x1.5554dcp-3f;
+    q = q * r + 0x1p-1f;
+#endif
+    r = 1 + (r + r * r * q);
+
+    shifted = n * (REAL)0.5 + MAGIC;
+    half = shifted - MAGIC;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + BIAS) << MANTISSA;
+    memcpy(&low_scale, &bits, sizeof bits);
+    shifted = (n - half) + MAGIC;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + BIAS) << MANTISSA;
+    memcpy(&high_scale, &bits, sizeof bits);
+    return r * low_scale * high_scale;
+}
+
+static TARGET void NAME(exp)(ptrdiff_t n, const void *x_, void *out_)
+{
+    const REAL *x = x_;
+    REAL *out = out_;
+    for (ptrdiff_t i = 0; i < n; i++)
+        out[i] = NAME(exp1)(x[i]);
+}
+
+/* ---- row-major softmax -------------------------------------------------------------------------------------- */
+
+/* Sums and maxima run over PARTS partial results, which vectorises them in a fixed order. */
+#define PARTS 8
+
+FLATTEN TARGET REAL NAME(row_max)(ptrdiff_t n, const REAL *x)
+{
+    REAL top = x[0];
+    ptrdiff_t i = 0;
+    if (n >= 2 * PARTS) {
+        REAL part[PARTS];
+        memcpy(part, x, sizeof part);
+        for (i = PARTS; i + PARTS <= n; i += PARTS)
+            for (int l = 0; l < PARTS; l++)
+                part[l] = x[i + l] > part[l] ? x[i + l] : part[l];
+        for (int l = 0; l < PARTS; l++)
+            top = part[l] > top ? part[l] : top;
+    }
+    for (; i < n; i++)
+        top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+FLATTEN TARGET REAL NAME(row_sum)(ptrdiff_t n, const REAL *x)
+{
+    REAL sum = 0;
+    ptrdiff_t i = 0;
+    if (n >= 2 * PARTS) {
+        REAL part[PARTS];
+        memcpy(part, x, sizeof part);
+        for (i = PARTS; i + PARTS <= n; i += PARTS)
+            for (int l = 0; l < PARTS; l++)
+                part[l] += x[i + l];
+        for (int l = 0; l < PARTS; l++)
+            sum += part[l];
+    }
+    for (; i < n; i++)
+        sum += x[i];
+    return sum;
+}
+
+/* exp runs over the whole block at once: a row of few classes would not fill a vector. */
+static TARGET void NAME(softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z_)
+{
+    REAL *z = z_;
+    for (ptrdiff_t i = 0; i < n_rows; i++) {
+        REAL *row = z + i * n_classes, top = NAME(row_max)(n_classes, row);
+        for (ptrdiff_t k = 0; k < n_classes; k++)
+            row[k] -= top;
+    }
+    NAME(exp)(n_rows * n_classes, z, z);
+    for (ptrdiff_t i = 0; i < n_rows; i++) {
+        REAL *row = z + i * n_classes, sum = NAME(row_sum)(n_classes, row);
+        for (ptrdiff_t k = 0; k < n_classes; k++)
+            row[k] /= sum;
+    }
+}
+
+static TARGET void NAME(log_softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z_)
+{
+    REAL *z = z_;
+    for (ptrdiff_t i = 0; i < n_rows; i++) {
+        REAL *row = z + i * n_classes, top = NAME(row_max)(n_classes, row), sum = 0, part[PARTS];
+        ptrdiff_t k;
+        for (k = 0; k + PARTS <= n_classes; k += PARTS) {
+            for (int l = 0; l < PARTS; l++)
+                part[l] = NAME(exp1)(row[k + l] - top);
+            sum += NAME(row_sum)(PARTS, part);
+        }
+        for (; k < n_classes; k++)
+            sum += NAME(exp1)(row[k] - top);
+        sum = (REAL)log((double)sum);
+        for (k = 0; k < n_classes; k++)
+            row[k] = (row[k] - top) - sum;
+    }
+}
+
+/* ---- the loss of a block, class-major ----------------------------------------------------------------------- */
+
+/* Two classes in one column: loss = log(1 + exp(-|z|)) + max(z, 0) - y z, residual = weight * (sigmoid(z) - y). */
+static TARGET double NAME(logistic_residual)(ptrdiff_t n_rows, REAL *RESTRICT z, const int32_t *RESTRICT y,
+                                             const REAL *RESTRICT weight, REAL *RESTRICT small)
+{
+    double loss = 0;
+    for (ptrdiff_t i = 0; i < n_rows; i++)
+        small[i] = NAME(exp1)(z[i] < 0 ? z[i] : -z[i]);
+    for (ptrdiff_t i = 0; i < n_rows; i++) {
+        /* The margin is z for label 1 and -z for label 0; a negative one is the larger part of the loss. */
+        double margin = y[i] ? (double)z[i] : -(double)z[i];
+        loss += (double)weight[i] * (log1p((double)small[i]) - (margin < 0 ? margin : 0));
+    }
+    for (ptrdiff_t i = 0; i < n_rows; i++) {
+        /* sigmoid(z) = 1 / (1 + small) or small / (1 + small); for label 1, minus the complement: no cancellation. */
+        REAL large_side = 1 / (1 + small[i]), small_side = small[i] * large_side;
+        REAL wrong = (z[i] < 0) == (y[i] != 0) ? large_side : small_side;
+        z[i] = weight[i] * (y[i] ? -wrong : wrong);
+    }
+    return loss;
+}
+
+/* loss = log(sum_k exp(z_k - top)) - (z_y - top). */
+static TARGET double NAME(residual)(ptrdiff_t n_rows, ptrdiff_t n_columns, void *z_, ptrdiff_t ld, const int32_t *y,
+                                    const void *weight_, void *scratch)
+{
+    REAL *z = z_, *RESTRICT top = scratch, *RESTRICT sum = top + n_rows;
+    const REAL *weight = weight_;
+    double loss = 0;
+    if (n_columns == 1)
+        return NAME(logistic_residual)(n_rows, z, y, weight, top);
+    memcpy(top, z, (size_t)n_rows * sizeof(REAL));
+    for (ptrdiff_t k = 1; k < n_columns; k++) {
+        const REAL *zk = z + k * ld;
+        for (ptrdiff_t i = 0; i < n_rows; i++)
+            top[i] = zk[i] > top[i] ? zk[i] : top[i];
+    }
+    for (ptrdiff_t i = 0; i < n_rows; i++) {
+        loss -= (double)weight[i] * ((double)z[y[i] * ld + i] - (double)top[i]);
+        sum[i] = 0;
+    }
+    for (ptrdiff_t k = 0; k < n_columns; k++) {
+        REAL *RESTRICT zk = z + k * ld;
+        for (ptrdiff_t i = 0; i < n_rows; i++) {
+            REAL e = NAME(exp1)(zk[i] - top[i]);
+            zk[i] = e;
+            sum[i] += e;
+        }
+    }
+    for (ptrdiff_t i = 0; i < n_rows; i++) {
+        loss += (double)weight[i] * log((double)sum[i]);
+        sum[i] = weight[i] / sum[i];
+    }
+    for (ptrdiff_t k = 0; k < n_columns; k++) {
+        REAL *RESTRICT zk = z + k * ld;
+        for (ptrdiff_t i = 0; i < n_rows; i++)
+            zk[i] *= sum[i];
+    }
+    for (ptrdiff_t i = 0; i < n_rows; i++)
+        z[y[i] * ld + i] -= weight[i];
+    return loss;
+}
+
+static TARGET void NAME(class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *z_, ptrdiff_t ld, void *sums_)
+{
+    const REAL *z = z_;
+    REAL *sums = sums_;
+    for (ptrdiff_t k = 0; k < n_columns; k++)
+        sums[k] += NAME(row_sum)(n_rows, z + k * ld);
+}
+
+/* ---- register tiles: a tall X times a few columns -----------------------------------------------------------
+ *
+ * A tile is TILE_ROWS rows of X times up to TILE_VECTORS vectors of LANES columns; its sums stay in registers.
+ * AVX-512: 8 x 3 vectors = 24 of 32 registers, and 3 for the columns; AVX2 and baseline: 4 x 3 = 12 of 16, and 3.
+ *
+ *                packed (d + 1, padded columns)              logits of the tile, for every feature j:
+ *                   j -> [ v0 | v1 | v2 ]                      acc[r][v] += x[r][j] * packed[j][v]
+ *                          |    |    |                       gradient of the tile, for every feature j:
+ *    x   row 0  j -> x * acc  acc  acc  -> z row 0             gradient[j][v] += sum_r x[r][j] * z[r][v]
+ *        row 1  j -> x * acc  acc  acc  -> z row 1
+ *         ...                                                x[r][j] is one number, spread over a vector.
+ *
+ * The rows of a block are read twice, the second time from the cache. Columns beyond n_columns are computed and
+ * thrown away; rows beyond the last full tile are done one by one, so nothing is read past the end of X.
+ */
+#define TILE_VECTORS 3
+
+FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, ptrdiff_t d, ptrdiff_t width,
+                                         const REAL *RESTRICT x, const REAL *RESTRICT packed, REAL *RESTRICT out)
+{
+    VEC acc[TILE_ROWS][TILE_VECTORS];
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        UNROLL
+        for (int v = 0; v < vectors; v++)
+            acc[r][v] = *(const VEC *)(packed + d * width + v * LANES);
+    for (ptrdiff_t j = 0; j < d; j++, packed += width) {
+        UNROLL
+        for (int r = 0; r < rows; r++)
+            UNROLL
+            for (int v = 0; v < vectors; v++)
+                acc[r][v] += x[r * d + j] * *(const VEC *)(packed + v * LANES);
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        UNROLL
+        for (int v = 0; v < vectors; v++)
+            *(VEC *)(out + (r * TILE_VECTORS + v) * LANES) = acc[r][v];
+}
+
+FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, ptrdiff_t d, ptrdiff_t width,
+                                           const REAL *RESTRICT x, const REAL *RESTRICT z, REAL *RESTRICT gradient)
+{
+    VEC residual[TILE_ROWS][TILE_VECTORS];
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        UNROLL
+        for (int v = 0; v < vectors; v++)
+            residual[r][v] = *(const VEC *)(z + (r * TILE_VECTORS + v) * LANES);
+    for (ptrdiff_t j = 0; j < d; j++, gradient += width) {
+        UNROLL
+        for (int v = 0; v < vectors; v++) {
+            VEC sum = *(VEC *)(gradient + v * LANES);
+            UNROLL
+            for (int r = 0; r < rows; r++)
+                sum += x[r * d + j] * residual[r][v];
+            *(VEC *)(gradient + v * LANES) = sum;
+        }
+    }
+    UNROLL
+    for (int v = 0; v < vectors; v++) {
+        VEC sum = *(VEC *)(gradient + v * LANES);
+        UNROLL
+        for (int r = 0; r < rows; r++)
+            sum += residual[r][v];
+        *(VEC *)(gradient + v * LANES) = sum;
+    }
+}
+
+/* Gives the compiler each tile with constant sizes, so that its sums can live in registers. */
+#define FOR_CONSTANT_SIZES(FUNCTION, rows, vectors, ...)                                                             \
+    do {                                                                                                             \
+        switch (((rows) == 1 ? 0 : TILE_VECTORS) + (vectors)) {                                                      \
+        case 1: FUNCTION(1, 1, __VA_ARGS__); break;                                                                  \
+        case 2: FUNCTION(1, 2, __VA_ARGS__); break;                                                                  \
+        case 3: FUNCTION(1, 3, __VA_ARGS__); break;                                                                  \
+        case 4: FUNCTION(TILE_ROWS, 1, __VA_ARGS__); break;                                                          \
+        case 5: FUNCTION(TILE_ROWS, 2, __VA_ARGS__); break;                                                          \
+        case 6: FUNCTION(TILE_ROWS, 3, __VA_ARGS__); break;                                                          \
+        }                                                                                                            \
+    } while (0)
+
+static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x_,
+                                     const void *packed_, void *z_, ptrdiff_t ld)
+{
+    const REAL *x = x_, *packed = packed_;
+    REAL *z = z_;
+    const ptrdiff_t width = (n_columns + LANES - 1) / LANES * LANES;
+    REAL tile[TILE_ROWS * TILE_VECTORS * LANES];
+    for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
+        rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
+        for (ptrdiff_t first = 0; first < n_columns; first += TILE_VECTORS * LANES) {
+            const ptrdiff_t left = (width - first) / LANES, vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
+            const ptrdiff_t columns = n_columns - first < vectors * LANES ? n_columns - first : vectors * LANES;
+            FOR_CONSTANT_SIZES(NAME(logits_of_tile), rows, vectors, d, width, x + i * d, packed + first, tile);
+            for (ptrdiff_t k = 0; k < columns; k++)
+                for (ptrdiff_t r = 0; r < rows; r++)
+                    z[(first + k) * ld + i + r] = tile[r * TILE_VECTORS * LANES + k];
+        }
+    }
+}
+
+static TARGET void NAME(tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x_,
+                                       const void *z_, ptrdiff_t ld, void *gradient_)
+{
+    const REAL *x = x_, *z = z_;
+    REAL *gradient = gradient_;
+    const ptrdiff_t width = (n_columns + LANES - 1) / LANES * LANES;
+    REAL tile[TILE_ROWS * TILE_VECTORS * LANES];
+    memset(tile, 0, sizeof tile);
+    for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
+        rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
+        for (ptrdiff_t first = 0; first < n_columns; first += TILE_VECTORS * LANES) {
+            const ptrdiff_t left = (width - first) / LANES, vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
+            const ptrdiff_t columns = n_columns - first < vectors * LANES ? n_columns - first : vectors * LANES;
+            for (ptrdiff_t k = 0; k < columns; k++)
+                for (ptrdiff_t r = 0; r < rows; r++)
+                    tile[r * TILE_VECTORS * LANES + k] = z[(first + k) * ld + i + r];
+            FOR_CONSTANT_SIZES(NAME(gradient_of_tile), rows, vectors, d, width, x + i * d, tile, gradient + first);
+        }
+    }
+}
+
+/* ---- the columns of X --------------------------------------------------------------------------------------- */
+
+static TARGET void NAME(column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const void *weight_,
+                                      double *RESTRICT low, double *RESTRICT high, double *RESTRICT sum)
+{
+    const REAL *x = x_, *weight = weight_;
+    for (ptrdiff_t i = 0; i < n_rows; i++, x += d) {
+        const double w = weight[i];
+        for (ptrdiff_t j = 0; j < d; j++) {
+            const double value = x[j];
+            low[j] = value < low[j] ? value : low[j];
+            high[j] = value > high[j] ? value : high[j];
+            sum[j] += w * value;
+        }
+    }
+}
+
+static TARGET void NAME(column_spread)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const void *weight_,
+                                       const double *RESTRICT center, const double *RESTRICT unit,
+                                       double *RESTRICT sum)
+{
+    const REAL *x = x_, *weight = weight_;
+    for (ptrdiff_t i = 0; i < n_rows; i++, x += d) {
+        const double w = weight[i];
+        for (ptrdiff_t j = 0; j < d; j++) {
+            const double deviation = (x[j] - center[j]) * unit[j];
+            sum[j] += w * (deviation * deviation);
+        }
+    }
+}
+
+static TARGET int NAME(all_finite)(ptrdiff_t n, const void *x_)
+{
+    const REAL *x = x_;
+    int bad = 0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        bad |= !(x[i] - x[i] == 0); /* inf - inf and nan - nan are nan */
+    return !bad;
+}
+
+/* ---- the table ---------------------------------------------------------------------------------------------- */
+
+static const cs_kernels NAME(table) = {
+    NAME(exp), NAME(softmax_rows), NAME(log_softmax_rows), NAME(residual), NAME(class_sums), NAME(tile_logits),
+    NAME(tile_gradient), NAME(column_range), NAME(column_spread), NAME(all_finite), LANES,
+};
+
+#undef REAL
+#undef BITS
+#undef SUFFIX
+#undef NAME
+#undef LANES
+#undef VEC
+#undef PARTS
+#undef TILE_VECTORS
+#undef FOR_CONSTANT_SIZES
+#undef REAL_IS_DOUBLE

@@ -1,0 +1,57 @@
+"""Only what pyproject.toml cannot say: the extensions, their flags, and the switches for builds that look for errors.
+
+CSOFTMAX_DEBUG=1         bounds checks in the Cython code, no optimisation
+CSOFTMAX_SANITIZE=...    compile and link with -fsanitize=... (address,undefined or thread)
+CSOFTMAX_BASELINE=1      the plain instruction set only
+"""
+import os
+import sys
+from pathlib import Path
+
+import scipy.linalg
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+debug = os.environ.get("CSOFTMAX_DEBUG", "0") not in ("", "0")
+sanitize = os.environ.get("CSOFTMAX_SANITIZE", "")
+baseline = os.environ.get("CSOFTMAX_BASELINE", "0") not in ("", "0")
+
+compile_args = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+link_args: list[str] = []
+if debug and sys.platform != "win32":
+    compile_args = ["-O1", "-g"]
+if sanitize:
+    compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
+    link_args += [f"-fsanitize={sanitize}"]
+
+# SciPy's BLAS takes 32-bit integers up to 1.17; later it exports their type as blas_int.
+blas_pxd = Path(scipy.linalg.__file__).with_name("cython_blas.pxd").read_text()
+Path("csoftmax/_blas_int.pxi").write_text(
+    "from scipy.linalg.cython_blas cimport blas_int\n" if "blas_int" in blas_pxd else "ctypedef int blas_int\n"
+)
+
+core = Extension(
+    "csoftmax._core",
+    ["csoftmax/_core.pyx", "csoftmax/_kernel.c"],
+    depends=["csoftmax/_kernel.h", "csoftmax/_kernel_body.h"],
+    define_macros=[("CSOFTMAX_BASELINE", None)] if baseline else [],
+    extra_compile_args=compile_args,
+    extra_link_args=link_args,
+)
+
+setup(
+    ext_modules=cythonize(
+        [core],
+        compiler_directives={
+            "boundscheck": debug,
+            "wraparound": False,
+            "initializedcheck": debug,
+            "nonecheck": debug,
+            "cdivision": True,
+            "freethreading_compatible": True,
+            "embedsignature": True,
+            "warn.undeclared": False,
+        },
+        force=debug,
+    )
+)
