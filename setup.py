@@ -1,15 +1,17 @@
 """Only what pyproject.toml cannot say: the extensions, their flags, and the switches for builds that look for errors.
 
-CSOFTMAX_DEBUG=1         bounds checks in the Cython code, no optimisation
+CSOFTMAX_DEBUG=1         bounds checks in the Cython code, warnings of Cython and of the compiler are errors
 CSOFTMAX_SANITIZE=...    compile and link with -fsanitize=... (address,undefined or thread)
 CSOFTMAX_BASELINE=1      the plain instruction set only
 """
+
 import os
 import sys
 from pathlib import Path
 
 import scipy.linalg
 from Cython.Build import cythonize
+from Cython.Compiler import Options
 from setuptools import Extension, setup
 
 debug = os.environ.get("CSOFTMAX_DEBUG", "0") not in ("", "0")
@@ -19,7 +21,8 @@ baseline = os.environ.get("CSOFTMAX_BASELINE", "0") not in ("", "0")
 compile_args = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno-trapping-math"]
 link_args: list[str] = []
 if debug and sys.platform != "win32":
-    compile_args = ["-O1", "-g"]
+    compile_args = ["-O1", "-g", "-UNDEBUG", "-Wall", "-Werror"]
+    Options.warning_errors = True
 if sanitize:
     compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
     link_args += [f"-fsanitize={sanitize}"]
@@ -50,7 +53,6 @@ setup(
             "cdivision": True,
             "freethreading_compatible": True,
             "embedsignature": True,
-            "warn.undeclared": False,
         },
         force=debug,
     )

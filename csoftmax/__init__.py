@@ -1,0 +1,52 @@
+"""Softmax (multinomial logistic) regression, compiled."""
+
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._errors import ConvergenceWarning, ModelFileError, NotFittedError
+    from ._functions import log_softmax, loss_gradient, softmax
+    from ._predictor import Predictor, load
+    from .estimator import FitReport, SoftmaxRegression
+
+__version__ = _version("csoftmax")
+
+# Imported when first used: a service that only predicts never loads the training code.
+_HOME = {
+    "ConvergenceWarning": "_errors",
+    "ModelFileError": "_errors",
+    "NotFittedError": "_errors",
+    "log_softmax": "_functions",
+    "loss_gradient": "_functions",
+    "softmax": "_functions",
+    "Predictor": "_predictor",
+    "load": "_predictor",
+    "FitReport": "estimator",
+    "SoftmaxRegression": "estimator",
+}
+
+__all__ = [
+    "ConvergenceWarning",
+    "FitReport",
+    "ModelFileError",
+    "NotFittedError",
+    "Predictor",
+    "SoftmaxRegression",
+    "load",
+    "log_softmax",
+    "loss_gradient",
+    "softmax",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'csoftmax' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,8 +4,9 @@
 Everything here trusts its arguments: _validation has checked them, and the callers hand in the workspace. Each entry
 point releases the GIL for all of its work, so that several threads may share one X, each on its own rows.
 """
+import os
+
 from libc.stddef cimport size_t
-from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
@@ -20,17 +21,23 @@ cdef extern from "_kernel.h" nogil:
         void (*exp)(Py_ssize_t n, const void *x, void *out) noexcept nogil
         void (*softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
         void (*log_softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
-        double (*residual)(Py_ssize_t n_rows, Py_ssize_t n_columns, void *z, Py_ssize_t ld, const int *y,
-                        const void *weight, void *scratch) noexcept nogil
-        void (*class_sums)(Py_ssize_t n_rows, Py_ssize_t n_columns, const void *z, Py_ssize_t ld, void *sums) noexcept nogil
-        void (*tile_logits)(Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed,
-                         void *z, Py_ssize_t ld) noexcept nogil
-        void (*tile_gradient)(Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *z,
-                           Py_ssize_t ld, void *gradient) noexcept nogil
-        void (*column_range)(Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, double *low,
-                          double *high, double *sum) noexcept nogil
-        void (*column_spread)(Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, const double *center,
-                           const double *unit, double *sum) noexcept nogil
+        double (*residual)(
+            Py_ssize_t n_rows, Py_ssize_t n_columns, void *z, Py_ssize_t ld, const int *y, const void *weight,
+            void *scratch) noexcept nogil
+        void (*class_sums)(
+            Py_ssize_t n_rows, Py_ssize_t n_columns, const void *z, Py_ssize_t ld, void *sums) noexcept nogil
+        void (*tile_logits)(
+            Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed, void *z,
+            Py_ssize_t ld) noexcept nogil
+        void (*tile_gradient)(
+            Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *z, Py_ssize_t ld,
+            void *gradient) noexcept nogil
+        void (*column_range)(
+            Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, double *low, double *high,
+            double *sum) noexcept nogil
+        void (*column_spread)(
+            Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, const double *center,
+            const double *unit, double *sum) noexcept nogil
         int (*all_finite)(Py_ssize_t n, const void *x) noexcept nogil
         Py_ssize_t lanes
     const cs_kernels *cs_table(size_t itemsize) noexcept
@@ -246,3 +253,7 @@ def select_instruction_set(name=None):
     if chosen == NULL:
         raise ValueError(f"instruction set {name!r} is not available here: this build has {instruction_sets()}")
     return chosen.decode()
+
+
+# For tests and for comparison; the best there is otherwise.
+select_instruction_set(os.environ.get("CSOFTMAX_INSTRUCTION_SET") or None)

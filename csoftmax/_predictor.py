@@ -1,0 +1,307 @@
+"""A trained model for prediction alone, and the file it is kept in."""
+
+import os
+import secrets
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from ._errors import ModelFileError
+from ._passes import Plan
+from ._threads import run
+from ._typing import Array
+from ._validation import as_array, as_floats, as_matrix, check_finite, threads
+
+FORMAT_VERSION = 1
+_MEMBERS = ("format_version", "library_version", "coef", "intercept", "classes")
+
+
+class Predictor:
+    """Class probabilities of a linear softmax model.
+
+    A Predictor is immutable: any number of threads may call any of its methods at once.
+
+    Parameters
+    ----------
+    coef : array_like of shape (K, d), or (1, d) for two classes
+        Weights; with one row the score of the second class is coef x + intercept and that of the first is 0.
+    intercept : array_like of shape (K,) or (1,)
+    classes : array_like of shape (K,), optional
+        The labels that `predict` returns, int, str, bool or float; 0, 1, ... by default.
+    feature_names : sequence of str of length d, optional
+    dtype : {numpy.float32, numpy.float64}, optional
+        In what to compute; by default that of `coef` if it is one of these, else float64.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not agree or a value is not finite.
+    """
+
+    __slots__ = ("_classes", "_coef", "_feature_names", "_intercept")
+    _coef: Array
+    _intercept: Array
+    _classes: Array
+    _feature_names: tuple[str, ...] | None
+
+    def __init__(
+        self,
+        coef: npt.ArrayLike,
+        intercept: npt.ArrayLike,
+        classes: npt.ArrayLike | None = None,
+        *,
+        feature_names: Sequence[str] | None = None,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
+        weights = as_matrix(coef, "coef")
+        if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f"dtype={np.dtype(dtype)}: expected float32 or float64")
+        kind = weights.dtype if dtype is None else np.dtype(dtype)
+        offsets = as_floats(as_array(intercept, "intercept"), "intercept")
+        rows, n_features = weights.shape
+        if offsets.shape != (rows,):
+            raise ValueError(f"intercept has shape {offsets.shape} and coef {weights.shape}: expected ({rows},)")
+        n_classes = max(2, rows)
+        labels = np.arange(n_classes) if classes is None else _as_classes(as_array(classes, "classes"))
+        if labels.shape != (n_classes,) or len(np.unique(labels)) != n_classes:
+            raise ValueError(
+                f"classes has shape {labels.shape} with {len(np.unique(labels))} different labels: "
+                f"coef of shape {weights.shape} needs {n_classes}, all different"
+            )
+        check_finite(weights, "coef")
+        check_finite(offsets, "intercept")
+        names = None if feature_names is None else tuple(feature_names)
+        if names is not None and (len(names) != n_features or not all(isinstance(name, str) for name in names)):
+            raise ValueError(f"feature_names has {len(names)} entries: expected {n_features} strings, one per column")
+        for name, array in (
+            ("_coef", weights.astype(kind)),
+            ("_intercept", offsets.astype(kind)),
+            ("_classes", labels.copy()),
+        ):
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "_feature_names", names)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Predictor is immutable: make a new one instead of setting {name}")
+
+    def __reduce__(self) -> tuple[Callable[..., "Predictor"], tuple[Any, ...]]:
+        return _rebuild, (self.coef, self.intercept, self.classes, self.feature_names)
+
+    def __repr__(self) -> str:
+        return f"Predictor(n_features={self.n_features}, n_classes={self.n_classes}, dtype={self.dtype})"
+
+    @property
+    def coef(self) -> Array:
+        """Weights, (K, d), or (1, d) for two classes; read-only."""
+        return self._coef
+
+    @property
+    def intercept(self) -> Array:
+        """Intercepts, (K,), or (1,) for two classes; read-only."""
+        return self._intercept
+
+    @property
+    def classes(self) -> Array:
+        """Labels, (K,); read-only."""
+        return self._classes
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Names of the columns, if they are known."""
+        return self._feature_names
+
+    @property
+    def n_features(self) -> int:
+        """d, the number of columns of x."""
+        return int(self._coef.shape[1])
+
+    @property
+    def n_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self._classes)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64, in which predictions are computed."""
+        return self._coef.dtype
+
+    def decision_function(self, x: npt.ArrayLike) -> Array:
+        """Scores before the softmax.
+
+        Parameters
+        ----------
+        x : array_like of shape (d,) or (n, d)
+
+        Returns
+        -------
+        ndarray of shape (K,) or (n, K); for two classes a number or (n,), the score of the second class
+        """
+        X, single = self._rows(x)
+        scores = self._scores(X, np.empty((len(X), len(self._coef)), self.dtype))
+        answer = scores
+        if self.n_classes == 2:
+            answer = scores[:, 0] if len(self._coef) == 1 else scores[:, 1] - scores[:, 0]
+        return answer[0] if single else answer
+
+    def predict_proba(self, x: npt.ArrayLike) -> Array:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        x : array_like of shape (d,) or (n, d)
+            One row, or a batch; finite.
+
+        Returns
+        -------
+        ndarray of shape (K,) or (n, K), of the model's dtype
+
+        Raises
+        ------
+        ValueError
+            If x has another number of features, or NaN or infinity.
+        """
+        return self._probabilities(x, logarithm=False)
+
+    def predict_log_proba(self, x: npt.ArrayLike) -> Array:
+        """Logarithm of the probability of each class; shapes and errors as for `predict_proba`."""
+        return self._probabilities(x, logarithm=True)
+
+    def predict(self, x: npt.ArrayLike) -> Any:
+        """The most probable class of one row, or the array of them for a batch; the first one on a tie."""
+        X, single = self._rows(x)
+        scores = self._scores(X, np.empty((len(X), len(self._coef)), self.dtype))
+        codes = (scores[:, 0] > 0).astype(np.intp) if scores.shape[1] == 1 else scores.argmax(axis=1)
+        return self._classes[codes[0]] if single else self._classes[codes]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file that `csoftmax.load` reads.
+
+        The file is NumPy's .npz without pickles. It is written beside `path`, flushed to disk and renamed, so that a
+        crash leaves the old file or the new one.
+
+        Raises
+        ------
+        TypeError
+            If the labels are Python objects other than strings.
+        OSError
+            If the file cannot be written.
+        """
+        target = Path(path)
+        members: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "library_version": version("csoftmax"),
+            "coef": self.coef,
+            "intercept": self.intercept,
+            "classes": self.classes,
+        }
+        if self.feature_names is not None:
+            members["feature_names"] = np.array(self.feature_names)
+        if self.classes.dtype == object:
+            if not all(isinstance(label, str) for label in self.classes):
+                raise TypeError(
+                    "classes holds Python objects, which a model file does not store: use labels of one "
+                    "type, int, str, bool or float"
+                )
+            members["classes"] = self.classes.astype(np.str_)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with open(temporary, "xb") as file:
+                np.savez(file, **members)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+    def _rows(self, x: Any) -> tuple[Array, bool]:
+        array = as_array(x, "x")
+        single = array.ndim == 1
+        X = as_matrix(array.reshape(1, -1) if single else array, "x", minimum_rows=0)
+        if X.shape[1] != self.n_features:
+            raise ValueError(
+                f"x has shape {array.shape}: the model has {self.n_features} features, expected "
+                f"({self.n_features},) or (n, {self.n_features})"
+            )
+        check_finite(X, "x")
+        return X.astype(self.dtype, copy=False), single
+
+    def _scores(self, X: Array, out: Array) -> Array:
+        plan = Plan.of(len(X), self.n_features, len(self._coef), out.itemsize, tiled=False)
+
+        def chunk(item: int, worker: int) -> None:
+            start = item * plan.chunk
+            stop = min(start + plan.chunk, len(X))
+            _core.scores(X, self._coef, self._intercept, start, stop, plan.block, out)
+
+        run(chunk, plan.n_chunks, threads(None) if plan.threaded else 1)
+        return out
+
+    def _probabilities(self, x: Any, logarithm: bool) -> Array:
+        X, single = self._rows(x)
+        out = np.zeros((len(X), self.n_classes), self.dtype)
+        if len(self._coef) == 1:
+            out[:, 1:] = self._scores(X, np.empty((len(X), 1), self.dtype))
+        else:
+            self._scores(X, out)
+        _core.softmax_rows(out, 0, len(X), max(1, 2**15 // self.n_classes), logarithm)
+        return out[0] if single else out
+
+
+def _as_classes(classes: Array) -> Array:
+    if classes.dtype.kind not in "biufUO":
+        raise TypeError(f"classes has dtype {classes.dtype}: expected labels of type int, str, bool or float")
+    return classes
+
+
+def _rebuild(coef: Array, intercept: Array, classes: Array, feature_names: tuple[str, ...] | None) -> Predictor:
+    return Predictor(coef, intercept, classes, feature_names=feature_names)
+
+
+def load(path: str | os.PathLike[str]) -> Predictor:
+    """Read a model that `save` wrote.
+
+    Nothing in the file is executed.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is not a csoftmax model, is damaged, or was written by a later version of the format.
+    OSError
+        If the file cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            if missing := set(_MEMBERS) - names:
+                raise ModelFileError(f"{path} is not a csoftmax model: it lacks {', '.join(sorted(missing))}")
+            arrays = {name: _read_member(archive, name) for name in {*_MEMBERS, "feature_names"} & names}
+        if arrays["format_version"].shape != () or int(arrays["format_version"]) != FORMAT_VERSION:
+            raise ModelFileError(
+                f"{path} has format {arrays['format_version']} and this csoftmax reads "
+                f"{FORMAT_VERSION}: install a later version"
+            )
+        feature_names = arrays["feature_names"].tolist() if "feature_names" in arrays else None
+        return Predictor(arrays["coef"], arrays["intercept"], arrays["classes"], feature_names=feature_names)
+    except ModelFileError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} is not a csoftmax model, or is damaged: {error}") from error
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> Array:
+    with archive.open(f"{name}.npy") as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1):
+            raise ModelFileError(f"{archive.filename} has bytes after the end of {name}")
+    return np.asarray(array)

@@ -1,0 +1,265 @@
+"""The one gate: what a user passes goes in, trusted arrays and parameters come out.
+
+Below this module every matrix is C-contiguous float32 or float64 with finite values, every label an int32 in [0, K),
+every weight of the matrix's dtype. Nothing is cast that could lose a value: other real dtypes become float64.
+"""
+
+import os
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._threads import available_threads, run
+from ._typing import Array, Codes, Float64
+
+_OTHER_LIBRARIES = {
+    "torch": "X.detach().cpu().numpy()",
+    "cupy": "X.get()",
+    "jax": "numpy.asarray(X)",
+    "jaxlib": "numpy.asarray(X)",
+    "tensorflow": "X.numpy()",
+}
+_INT_MAX = 2**31 - 1
+
+
+# ---- arrays -------------------------------------------------------------------------------------------------------
+
+
+def as_array(value: Any, name: str) -> Array:
+    """A NumPy array of `value`, which must already be on the CPU, complete and dense."""
+    library = type(value).__module__.partition(".")[0]
+    if library in _OTHER_LIBRARIES:
+        hint = _OTHER_LIBRARIES[library].replace("X", name)
+        raise TypeError(f"{name} is a {library} {type(value).__name__}: csoftmax takes NumPy arrays; pass {hint}")
+    if library == "scipy" and hasattr(value, "toarray"):
+        raise TypeError(
+            f"{name} is a SciPy sparse {type(value).__name__}: only dense data is taken so far; pass {name}.toarray()"
+        )
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array: csoftmax has no notion of missing values; "
+            f"fill them with {name}.filled(...) or drop their rows"
+        )
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be made a NumPy array, its rows may differ in length: {error}") from None
+
+
+def as_table(X: Any, name: str, minimum_rows: int = 1) -> Array:
+    """X as a two-dimensional array of any dtype, with at least so many rows and one column."""
+    array = as_array(X, name)
+    if array.ndim != 2:
+        hint = " If it is one sample, use X.reshape(1, -1); if it is one feature, X.reshape(-1, 1)."
+        raise ValueError(
+            f"{name} has shape {array.shape}: expected a 2D array, got {array.ndim}D, one row per sample."
+            f"{hint if array.ndim == 1 else ''}"
+        )
+    if array.shape[0] < minimum_rows or array.shape[1] < 1:
+        raise ValueError(
+            f"{name} has shape {array.shape}: expected at least {minimum_rows} row and 1 column "
+            f"(0 sample(s) or 0 feature(s) leave nothing to learn from)"
+        )
+    if array.shape[1] > _INT_MAX:
+        raise ValueError(f"{name} has {array.shape[1]} columns: BLAS counts to {_INT_MAX}; use fewer features")
+    return array
+
+
+def as_matrix(X: Any, name: str = "X", *, minimum_rows: int = 1) -> Array:
+    """X as a C-contiguous float32 or float64 matrix; its values are not looked at yet."""
+    return as_floats(as_table(X, name, minimum_rows), name)
+
+
+def as_floats(array: Array, name: str) -> Array:
+    """The array as C-contiguous float32 or float64 in native byte order; a copy only if it is not already."""
+    dtype = array.dtype.newbyteorder("=")
+    if dtype.kind == "O":
+        try:
+            return array.astype(np.float64, order="C")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} holds values that are not numbers ({error}): encode them first") from None
+    if dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} has dtype {array.dtype}: expected real numbers; encode text, dates and complex values first"
+        )
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, of which float64 would lose digits: "
+            f"convert it yourself with {name}.astype(numpy.float64) if that is meant"
+        )
+    if dtype not in (np.float32, np.float64):
+        dtype = np.dtype(np.float64)
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    require_memory(array.size * dtype.itemsize, f"a contiguous {dtype} copy of {name}, shape {array.shape},")
+    return np.require(array, dtype, ["C", "A"])
+
+
+def check_finite(array: Array, name: str, n_threads: int = 1) -> None:
+    """Refuse NaN and infinity, naming the first place."""
+    rows = array.reshape(len(array), -1)
+    step = max(1, 2**18 // max(1, rows.shape[1]))
+    clean = [True] * -(-len(rows) // step)
+
+    def look(item: int, worker: int) -> None:
+        clean[item] = _core.all_finite(rows[item * step : (item + 1) * step])
+
+    run(look, len(clean), n_threads)
+    if not all(clean):
+        first = clean.index(False) * step
+        row, column = np.argwhere(~np.isfinite(rows[first : first + step]))[0]
+        where = f"row {first + row}" + (f", column {column}" if array.ndim == 2 else "")
+        raise ValueError(
+            f"{name} contains {rows[first + row, column]} at {where}: NaN and infinity are not taken; "
+            f"impute or drop such rows"
+        )
+
+
+def as_vector(value: Any, name: str, length: int, rows_of: str = "X") -> Array:
+    """A one-dimensional array of the given length."""
+    array = as_array(value, name)
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name} has shape {array.shape}: expected one dimension, one value per row of {rows_of}; "
+            f"{name}.ravel() makes it flat"
+        )
+    if len(array) != length:
+        raise ValueError(f"{name} has {len(array)} values and {rows_of} has {length} rows: expected one value per row")
+    return array
+
+
+def as_sample_weight(sample_weight: Any, n_samples: int) -> Float64:
+    """Weights as float64: finite, none negative, not all zero. None is one each."""
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weight = as_floats(as_vector(sample_weight, "sample_weight", n_samples), "sample_weight").astype(np.float64)
+    check_finite(weight, "sample_weight")
+    if weight.min() < 0:
+        raise ValueError(
+            f"sample_weight has the negative value {weight.min()} at row {weight.argmin()}: weights are zero or more"
+        )
+    if not 0 < weight.sum() < np.inf:
+        raise ValueError(f"sample_weight adds up to {weight.sum()}: expected a positive, finite sum")
+    return weight
+
+
+def as_labels(y: Any, n_samples: int) -> Array:
+    """Class labels of any sortable type, one per row; class numbers stored as floats must be whole."""
+    labels = as_vector(y, "y", n_samples)
+    if labels.dtype.kind == "c":
+        raise ValueError(f"y has dtype {labels.dtype}: complex numbers have no order, so they cannot be class labels")
+    if labels.dtype.kind == "f":
+        check_finite(np.ascontiguousarray(labels, np.float64), "y")
+        if not np.all(wrong := labels == np.floor(labels)):
+            first = int(np.argmin(wrong))
+            raise ValueError(
+                f"y has the value {labels[first]} at row {first}: class labels given as floats must be "
+                f"whole numbers. A continuous target needs a regression model (Unknown label type)"
+            )
+    if labels.dtype.kind == "O" and any(value is None or value != value for value in labels):
+        raise ValueError("y contains a missing value (None or NaN): drop such rows or give them a label")
+    return labels
+
+
+def encode_labels(labels: Array) -> tuple[Array, Codes]:
+    """(sorted distinct labels, int32 code of each label)."""
+    try:
+        classes, codes = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise TypeError(
+            f"y mixes labels that cannot be sorted ({error}): make them one type, for instance y.astype(str)"
+        ) from None
+    if len(classes) < 2:
+        raise ValueError(
+            f"y has only one class, {classes[0]!r} (rows of zero weight do not count): expected at least two classes"
+        )
+    return classes, codes.astype(np.int32)
+
+
+def class_weights(class_weight: Any, classes: Array, codes: Codes, weight: Float64) -> Float64:
+    """The factor of each class: 1, a user's mapping, or "balanced": sum of weights / (K * weight of the class)."""
+    if class_weight is None:
+        return np.ones(len(classes))
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f"class_weight={class_weight!r}: expected None, 'balanced' or a dict from label to weight")
+        total = np.bincount(codes, weights=weight, minlength=len(classes))
+        return np.asarray(total.sum() / (len(classes) * total))
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(
+            f"class_weight is a {type(class_weight).__name__}: expected None, 'balanced' or a dict from label to weight"
+        )
+    labels = classes.tolist()
+    unknown = [label for label in class_weight if label not in labels]
+    if unknown:
+        raise ValueError(f"class_weight names {unknown}, which y does not contain: its classes are {labels}")
+    factors = np.array([real(class_weight.get(label, 1.0), f"class_weight[{label!r}]") for label in labels])
+    if not (np.isfinite(factors).all() and (factors >= 0).all() and factors.any()):
+        raise ValueError(
+            f"class_weight gives the classes {labels} the weights {factors.tolist()}: expected finite "
+            f"values, none negative, not all zero"
+        )
+    return factors
+
+
+def require_memory(n_bytes: int, what: str) -> None:
+    """Refuse before trying what cannot fit: Linux would grant the memory and kill the process later."""
+    if not hasattr(os, "sysconf"):
+        return  # Windows refuses an allocation that it cannot keep
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if n_bytes > present:
+        raise MemoryError(
+            f"{what} needs {n_bytes / 2**30:.1f} GiB and this machine has {present / 2**30:.1f} GiB: "
+            f"use fewer features or classes, or float32"
+        )
+
+
+def require_model_memory(n_classes: int, n_features: int) -> None:
+    """Refuse a K x d whose training cannot fit: coefficients, gradient, direction and three pairs of history."""
+    require_memory(12 * 8 * n_classes * n_features, f"a model of {n_classes} classes x {n_features} features")
+
+
+# ---- parameters ---------------------------------------------------------------------------------------------------
+
+
+def real(value: Any, name: str) -> float:
+    """A real number that is not a bool."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}: expected a real number")
+    return float(value)
+
+
+def number(value: Any, name: str, low: float, *, strict: bool = False, infinite: bool = False) -> float:
+    """A real number at least `low`, or above it if strict; infinity only where it has a meaning."""
+    result = real(value, name)
+    above = result > low if strict else result >= low
+    if not above or (np.isinf(result) and not infinite):
+        raise ValueError(
+            f"{name}={value!r}: expected a {'finite ' if not infinite else ''}number "
+            f"{'above' if strict else 'of at least'} {low:g}{', or numpy.inf' if infinite else ''}"
+        )
+    return result
+
+
+def integer(value: Any, name: str, low: int) -> int:
+    """A whole number at least `low`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}: expected a whole number")
+    if value < low:
+        raise ValueError(f"{name}={value!r}: expected a whole number of at least {low}")
+    return int(value)
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}: expected True or False")
+    return bool(value)
+
+
+def threads(value: Any) -> int:
+    """Number of threads asked for; None is as many as this process may use."""
+    return available_threads() if value is None else integer(value, "n_threads", 1)

@@ -1,0 +1,431 @@
+"""SoftmaxRegression: the scikit-learn style face of training."""
+
+import inspect
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _validation as gate
+from ._errors import ConvergenceWarning, NotFittedError
+from ._objective import Objective
+from ._predictor import Predictor
+from ._solvers import SOLVERS, Options, Result
+from ._typing import Array, Codes, Float64
+
+if TYPE_CHECKING:
+    import os
+
+Callback = Callable[[int, float, float], Any]
+
+# What solver="auto" stands for, and why.
+_AUTO = ("lbfgs", "it suits any shape")
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did.
+
+    Attributes
+    ----------
+    solver, reason_chosen : str
+        Which solver ran, and why it.
+    converged : bool
+        Whether the stopping test held.
+    message : str
+        Why the solver stopped, in words.
+    objective : float
+        J at the end: mean weighted loss plus penalty.
+    gradient_norm : float
+        Largest entry of the gradient of J, each feature in units of its standard deviation (solver="gd": as it is).
+    gap : float
+        How far J may be above the optimum.
+    gap_kind : {"bound", "estimate", "unknown"}
+        What `gap` is: a bound that cannot be exceeded, an estimate (half a Newton decrement), or nothing.
+    n_iter, n_passes : int
+        Iterations, and evaluations of J over all rows.
+    seconds : float
+        Wall-clock time of the fit.
+    workspace_bytes : int
+        Memory of the passes beyond X: blocks of scores and partial gradients.
+    """
+
+    solver: str
+    reason_chosen: str
+    converged: bool
+    message: str
+    objective: float
+    gradient_norm: float
+    gap: float
+    gap_kind: str
+    n_iter: int
+    n_passes: int
+    seconds: float
+    workspace_bytes: int
+
+
+@dataclass(frozen=True)
+class _TrainingData:
+    """What the gate lets through: rows of positive weight, labels as codes."""
+
+    X: Array
+    codes: Codes
+    classes: Array
+    weight: Float64
+
+
+class SoftmaxRegression:
+    """Softmax (multinomial logistic) regression with an L2 penalty.
+
+    Minimises, over one weight vector w_k and one intercept b_k per class,
+
+        J = sum_i s_i (-log p(y_i | x_i)) / S + ||W||^2 / (2 C S),    S = sum_i s_i,
+        p(k | x) = exp(w_k x + b_k) / sum_j exp(w_j x + b_j),
+
+    which has the minimum of scikit-learn's LogisticRegression: its objective divided by C S. For two classes there
+    is one row w = w_2 - w_1, with the penalty on w: binary logistic regression.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse strength of the penalty, positive; ``numpy.inf`` for none. Intercepts are never penalised.
+    l1_ratio : float, default=0.0
+        Share of L1 in the penalty; 0 is the only value so far.
+    solver : {"auto", "lbfgs", "gd"}, default="auto"
+        "lbfgs" is the quasi-Newton method; "auto" chooses it. "gd" is the textbook batch gradient descent, for
+        teaching and checking: constant `learning_rate`, from zeros, until no class moves by more than `tol`.
+    tol : float, default=1e-4
+        Stop when the largest entry of the gradient of J, each feature centred and in units of its standard
+        deviation, is at most `tol` and the estimated gap (J - J*) / max(J, 1e-3) at most tol / 100; the units of
+        the features do not matter. 0 runs `max_iter` iterations.
+    max_iter : int, default=1000
+    fit_intercept : bool, default=True
+    class_weight : dict or "balanced", optional
+        Factor of each class on its samples' weights. "balanced" gives every class the same total.
+    warm_start : bool, default=False
+        Start from the coefficients of the previous fit, which must have the same classes and features.
+    learning_rate : float, default=0.1
+        Step of solver="gd"; other solvers do not use it.
+    n_threads : int, optional
+        By default all CPUs this process may use (the environment variable CSOFTMAX_NUM_THREADS can lower that);
+        small problems use one. The result is bitwise the same for any number.
+    verbose : int, default=0
+        1 shows a line of progress on standard error, with tqdm where it is installed.
+    callback : callable, optional
+        ``callback(iteration, objective, gradient_norm)`` is called after each iteration; a true value stops the fit.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+        The labels, sorted.
+    coef_ : ndarray of shape (K, d), or (1, d) for two classes
+        Of the dtype of X. For K > 2 the rows add up to zero, as do the intercepts.
+    intercept_ : ndarray of shape (K,) or (1,)
+    n_features_in_ : int
+    n_iter_ : ndarray of shape (1,)
+    loss_curve_ : ndarray of shape (n_iter,)
+        J after every iteration.
+    fit_report_ : FitReport
+
+    Examples
+    --------
+    >>> from csoftmax import SoftmaxRegression
+    >>> model = SoftmaxRegression().fit([[0.0], [1.0], [5.0], [6.0]], ["low", "low", "high", "high"])
+    >>> model.predict([[2.0], [4.0]]).tolist()
+    ['low', 'high']
+    """
+
+    classes_: Array
+    coef_: Array
+    intercept_: Array
+    n_features_in_: int
+    n_iter_: npt.NDArray[np.int32]
+    loss_curve_: Float64
+    fit_report_: FitReport
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        l1_ratio: float = 0.0,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        fit_intercept: bool = True,
+        class_weight: dict[Any, float] | str | None = None,
+        warm_start: bool = False,
+        learning_rate: float = 0.1,
+        n_threads: int | None = None,
+        verbose: int = 0,
+        callback: Callback | None = None,
+    ) -> None:
+        self.C = C
+        self.l1_ratio = l1_ratio
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.learning_rate = learning_rate
+        self.n_threads = n_threads
+        self.verbose = verbose
+        self.callback = callback
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
+        """Find the coefficients that minimise J.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Finite. float32 stays float32; other real dtypes become float64. A C-contiguous array is not copied.
+        y : array_like of shape (n,)
+            Labels of one sortable type: int, str, bool, whole floats.
+        sample_weight : array_like of shape (n,), optional
+            s_i, not negative; a weight of 2 is the same as the row twice, and 0 as no row.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For input or parameters that are not as described; the estimator stays as it was.
+        MemoryError
+            If X or the coefficients cannot fit into this machine's memory; nothing was tried.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the solver ended before its stopping test held.
+        """
+        began = time.perf_counter()
+        solver, reason = self._check_parameters()
+        n_threads = gate.threads(self.n_threads)
+        data = self._check_data(X, y, sample_weight, n_threads)
+        objective = Objective(
+            data.X,
+            data.codes,
+            data.weight,
+            len(data.classes),
+            C=float(self.C),
+            fit_intercept=self.fit_intercept,
+            standardise=solver != "gd",
+            n_threads=n_threads,
+        )
+        start = self._start(objective, data)
+        with _Monitor(self.callback, self.verbose, self.max_iter) as monitor:
+            options = Options(float(self.tol), int(self.max_iter), float(self.learning_rate), monitor)
+            result = SOLVERS[solver](objective, start, options)
+        self._store(objective, data, result, monitor.curve, solver, reason, time.perf_counter() - began)
+        if not result.converged and self.tol > 0 and not monitor.stopped:
+            warnings.warn(f"solver {solver!r} {result.message}", ConvergenceWarning, stacklevel=2)
+        return self
+
+    def _check_parameters(self) -> tuple[str, str]:
+        """(solver to run, why it); raises for a parameter that has no meaning."""
+        if self.solver not in ("auto", *SOLVERS):
+            raise ValueError(f"solver={self.solver!r}: expected one of {['auto', *sorted(SOLVERS)]}")
+        gate.number(self.C, "C", 0, strict=True, infinite=True)
+        if gate.number(self.l1_ratio, "l1_ratio", 0) != 0:
+            raise ValueError(
+                f"l1_ratio={self.l1_ratio!r} with solver={self.solver!r}: only the L2 penalty is there, use l1_ratio=0"
+            )
+        gate.number(self.tol, "tol", 0)
+        gate.integer(self.max_iter, "max_iter", 1)
+        gate.flag(self.fit_intercept, "fit_intercept")
+        gate.flag(self.warm_start, "warm_start")
+        gate.number(self.learning_rate, "learning_rate", 0, strict=True)
+        gate.integer(self.verbose, "verbose", 0)
+        if self.callback is not None and not callable(self.callback):
+            raise TypeError(f"callback={self.callback!r}: expected a function of (iteration, objective, gradient_norm)")
+        return _AUTO if self.solver == "auto" else (self.solver, "it was asked for")
+
+    def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int) -> _TrainingData:
+        # Shapes and labels first: they say what has to fit into memory before X is read or copied.
+        table = gate.as_table(X, "X")
+        n, d = table.shape
+        labels = gate.as_labels(y, n)
+        weight = gate.as_sample_weight(sample_weight, n)
+        keep = weight > 0
+        if not keep.all():
+            labels, weight = labels[keep], weight[keep]
+        classes, codes = gate.encode_labels(labels)
+        gate.require_model_memory(len(classes), d)
+        matrix = gate.as_floats(table, "X")
+        gate.check_finite(matrix, "X", n_threads)
+        if not keep.all():
+            matrix = matrix[keep]
+        factors = gate.class_weights(self.class_weight, classes, codes, weight)
+        return _TrainingData(matrix, codes, classes, weight * factors[codes])
+
+    def _start(self, objective: Objective, data: _TrainingData) -> Float64:
+        if not self.warm_start or not hasattr(self, "coef_"):
+            return np.zeros(objective.size)
+        if not np.array_equal(self.classes_, data.classes):
+            old, new = self.classes_.tolist()[:10], data.classes.tolist()[:10]
+            raise ValueError(
+                f"warm_start=True: the previous fit had the classes {old} and y has {new}; use warm_start=False"
+            )
+        if self.n_features_in_ != data.X.shape[1]:
+            raise ValueError(
+                f"warm_start=True: the previous fit had {self.n_features_in_} features and X has "
+                f"{data.X.shape[1]}; use warm_start=False"
+            )
+        return objective.parameters(self.coef_, self.intercept_)
+
+    def _store(
+        self,
+        objective: Objective,
+        data: _TrainingData,
+        result: Result,
+        curve: list[float],
+        solver: str,
+        reason: str,
+        seconds: float,
+    ) -> None:
+        coef, intercept = objective.coefficients(result.theta)
+        self.classes_ = data.classes
+        self.coef_ = coef.astype(data.X.dtype)
+        self.intercept_ = intercept.astype(data.X.dtype)
+        self.n_features_in_ = data.X.shape[1]
+        self.n_iter_ = np.array([result.n_iter], np.int32)
+        self.loss_curve_ = np.array(curve)
+        self.fit_report_ = FitReport(
+            solver,
+            reason,
+            result.converged,
+            result.message,
+            result.objective,
+            result.gradient_norm,
+            result.gap,
+            result.gap_kind,
+            result.n_iter,
+            objective.n_passes,
+            seconds,
+            objective.workspace_bytes,
+        )
+
+    # ---- prediction -----------------------------------------------------------------------------------------------
+
+    def predictor(self) -> Predictor:
+        """The fitted model as an immutable, thread-safe `Predictor`, for serving and for files."""
+        if not hasattr(self, "coef_"):
+            raise NotFittedError("This SoftmaxRegression instance is not fitted yet: call fit(X, y) first")
+        return Predictor(self.coef_, self.intercept_, self.classes_)
+
+    def save(self, path: "str | os.PathLike[str]") -> None:
+        """Write the model to a file that `csoftmax.load` reads as a `Predictor`; see `Predictor.save`."""
+        self.predictor().save(path)
+
+    def decision_function(self, X: npt.ArrayLike) -> Array:
+        """Scores before the softmax, (n, K), or (n,) for two classes: the score of the second."""
+        model, rows = self._model_and_rows(X)
+        return model.decision_function(rows)
+
+    def predict_proba(self, X: npt.ArrayLike) -> Array:
+        """Probability of each class, (n, K), columns in the order of `classes_`."""
+        model, rows = self._model_and_rows(X)
+        return model.predict_proba(rows)
+
+    def predict_log_proba(self, X: npt.ArrayLike) -> Array:
+        """Logarithm of the probability of each class, (n, K)."""
+        model, rows = self._model_and_rows(X)
+        return model.predict_log_proba(rows)
+
+    def predict(self, X: npt.ArrayLike) -> Array:
+        """The most probable class of each row, (n,)."""
+        model, rows = self._model_and_rows(X)
+        return np.asarray(model.predict(rows))
+
+    def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+        """Share of rows whose label is predicted, weighted by sample_weight."""
+        predicted = self.predict(X)
+        labels = gate.as_labels(y, len(predicted))
+        return float(np.average(predicted == labels, weights=gate.as_sample_weight(sample_weight, len(labels))))
+
+    def _model_and_rows(self, X: Any) -> tuple[Predictor, Array]:
+        model = self.predictor()
+        rows = gate.as_matrix(X)
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {rows.shape[1]} features, but SoftmaxRegression is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        return model, rows
+
+    # ---- parameters -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return sorted(name for name in inspect.signature(cls.__init__).parameters if name != "self")
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters as given to the constructor; `deep` is there for scikit-learn."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; they are checked at fit."""
+        names = self._parameter_names()
+        for name in params:
+            if name not in names:
+                raise ValueError(f"Invalid parameter {name!r} for SoftmaxRegression: valid parameters are {names}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = [
+            f"{n}={v!r}"
+            for n, v in self.get_params().items()
+            if v is not defaults[n].default and not (isinstance(v, int | float | str) and v == defaults[n].default)
+        ]
+        return f"SoftmaxRegression({', '.join(changed)})"
+
+
+class _Monitor:
+    """Keeps J after every iteration, shows progress, and asks the callback whether to stop."""
+
+    def __init__(self, callback: Callback | None, verbose: int, max_iter: int) -> None:
+        self.curve: list[float] = []
+        self.stopped = False
+        self._callback = callback
+        self._max_iter = max_iter
+        self._plain = self._bar = None
+        if verbose:
+            try:
+                from tqdm.auto import tqdm
+            except ImportError:
+                self._plain = sys.stderr
+            else:
+                self._bar = tqdm(total=max_iter, unit="iteration")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._plain is not None:
+            print(file=self._plain)
+
+    def __call__(self, iteration: int, objective: float, gradient_norm: float) -> bool:
+        self.curve.append(objective)
+        line = f"J {objective:.6g}, gradient {gradient_norm:.2g}"
+        if self._bar is not None:
+            self._bar.update()
+            self._bar.set_postfix_str(line)
+        if self._plain is not None:
+            print(f"\riteration {iteration} of at most {self._max_iter}: {line}", end="", file=self._plain, flush=True)
+        if self._callback is not None:
+            self.stopped = bool(self._callback(iteration, objective, gradient_norm))
+        return self.stopped
