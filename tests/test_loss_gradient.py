@@ -1,0 +1,292 @@
+"""The fused pass: loss and gradients against the naive twin, against a five-point stencil, and against itself."""
+import numpy as np
+import pytest
+import twin
+
+import csoftmax
+from csoftmax import _core
+
+# Blocks of rows are powers of two from 8 to 512, by the shape: these sizes, one less, one more.
+ROWS = [1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 255, 256, 257, 511, 512, 513]
+CLASSES = [2, 3, 10, 1000]
+FEATURES = [1, 7, 784]
+RTOL = {np.float64: 1e-9, np.float32: 2e-4}
+
+
+def problem(n, d, n_classes, seed=0, zeros=False):
+    """Gaussian X, all kinds of labels, weights in (0, 2) with zeros if asked for, coefficients that move the loss."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((n, d)), rng.integers(0, n_classes, n)
+    weight = rng.uniform(0.1, 2.0, n)
+    if zeros:
+        weight[rng.permutation(n)[: n // 2]] = 0.0
+    # Scores of a standard deviation of about two.
+    return X, y, weight, 2 * rng.standard_normal((n_classes, d)) / np.sqrt(d), rng.standard_normal(n_classes)
+
+
+def assert_same(actual, desired, rtol):
+    """Loss, coefficient gradient and intercept gradient, each relative to its own largest value."""
+    for ours, reference in zip(actual, desired, strict=True):
+        assert np.shape(ours) == np.shape(reference)
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=rtol * np.abs(reference).max() + 1e-300)
+
+
+def core_pass(X, y, weight, coef, intercept, block, tiled, start=0, stop=None, initial=0.0):
+    """The compiled pass on one chunk; its work space and gradients lie between guards that must survive."""
+    dtype = X.dtype
+    arrays = [np.ascontiguousarray(a, dtype=dtype) for a in (X, weight, coef, intercept)]
+    size = _core.workspace_size(X.shape[1], len(coef), block, tiled, dtype.itemsize)
+    guarded = [np.full(values + 64, np.nan, dtype) for values in (size, coef.size, len(coef))]
+    for g in guarded:
+        g[:32] = g[-32:] = -77.0
+    work, dcoef, dintercept = (g[32:-32] for g in guarded)
+    dcoef[:], dintercept[:] = initial, initial
+    X, weight, coef, intercept = arrays
+    loss = _core.loss_gradient(
+        X, y.astype(np.int32), weight, coef, intercept, start, len(X) if stop is None else stop,
+        dcoef.reshape(coef.shape), dintercept, work, block, tiled,
+    )  # fmt: skip
+    for g in guarded:
+        assert (g[:32] == -77.0).all()
+        assert (g[-32:] == -77.0).all()
+    return loss, dcoef.reshape(coef.shape).copy(), dintercept.copy()
+
+
+# ---- the compiled core ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "blas"])
+def test_core_equals_the_twin_for_every_number_of_classes_and_tail_of_rows(instruction_set, dtype, tiled):
+    for n_classes in range(1, 41):
+        d = (1, 3, 8, 13, 16, 17)[n_classes % 6]
+        X, y, weight, coef, intercept = problem(17, d, max(n_classes, 2), seed=n_classes, zeros=n_classes % 2 == 0)
+        X = X.astype(dtype)
+        coef, intercept = coef[:n_classes], intercept[:n_classes]
+        form = twin.binary_loss_gradient if n_classes == 1 else twin.loss_gradient
+        for n in range(1, 18):
+            expected = form(X[:n].astype(float), y[:n], coef, intercept, weight[:n], "sum")
+            actual = core_pass(X[:n], y[:n], weight[:n], coef, intercept, 8 if n % 2 else 16, tiled)
+            assert_same(actual, expected, RTOL[dtype])
+
+
+@pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "blas"])
+@pytest.mark.parametrize("n_classes", [1, 2, 3, 10, 26])
+@pytest.mark.parametrize("block", [8, 64, 256])
+def test_core_adds_a_range_of_rows_into_the_gradient(instruction_set, tiled, n_classes, block):
+    X, y, weight, coef, intercept = problem(300, 19, max(n_classes, 2))
+    coef, intercept = coef[:n_classes], intercept[:n_classes]
+    form = twin.binary_loss_gradient if n_classes == 1 else twin.loss_gradient
+    start, stop = 5, 5 + block + 1
+    loss, dcoef, dintercept = form(X[start:stop], y[start:stop], coef, intercept, weight[start:stop], "sum")
+    actual = core_pass(X, y, weight, coef, intercept, block, tiled, start, stop, initial=3.0)
+    assert_same(actual, (loss, dcoef + 3.0, dintercept + 3.0), 1e-12)
+    nothing = core_pass(X, y, weight, coef, intercept, block, tiled, 7, 7, initial=3.0)
+    assert_same(nothing, (0.0, np.full_like(coef, 3.0), np.full_like(intercept, 3.0)), 0.0)
+
+
+@pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "blas"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_core_returns_a_loss_that_is_not_finite_for_bad_coefficients(instruction_set, tiled, bad):
+    for n_classes in (1, 3):
+        X, y, weight, coef, intercept = problem(20, 4, max(n_classes, 2))
+        coef, intercept = coef[:n_classes].copy(), intercept[:n_classes]
+        coef[0, 1] = bad
+        loss, _, _ = core_pass(np.abs(X), np.zeros_like(y), weight, coef, intercept, 8, tiled)
+        assert not np.isfinite(loss)
+
+
+@pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "blas"])
+def test_core_is_right_far_from_the_optimum(instruction_set, tiled):
+    # Scores of +-1e4: the loss is the difference of two scores, the residuals are 0 and +-1.
+    X, y, weight, coef, intercept = problem(65, 7, 5)
+    for rows, form in ((1, twin.binary_loss_gradient), (5, twin.loss_gradient)):
+        labels = y % max(rows, 2)
+        case = (1e4 * coef[:rows], intercept[:rows])
+        expected = form(X, labels, *case, weight, "sum")
+        assert_same(core_pass(X, labels, weight, *case, 64, tiled), expected, 1e-12)
+
+
+# ---- the public function against the twin -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", FEATURES)
+@pytest.mark.parametrize("n_classes", CLASSES)
+@pytest.mark.parametrize("n", ROWS)
+def test_both_reductions_equal_the_twin(n, n_classes, d):
+    X, y, weight, coef, intercept = problem(n, d, n_classes, seed=n, zeros=n > 1)
+    for reduction in ("mean", "sum"):
+        expected = twin.loss_gradient(X, y, coef, intercept, weight, reduction)
+        actual = csoftmax.loss_gradient(X, y, coef, intercept, sample_weight=weight, reduction=reduction)
+        assert_same(actual, expected, 1e-9)
+        plain = csoftmax.loss_gradient(X, y, coef, intercept, reduction=reduction)
+        assert_same(plain, twin.loss_gradient(X, y, coef, intercept, None, reduction), 1e-9)
+    no_intercept = csoftmax.loss_gradient(X, y, coef)
+    assert_same(no_intercept, twin.loss_gradient(X, y, coef, np.zeros(n_classes)), 1e-9)
+
+
+def stored(X, layout, directory):
+    """The same values in another place of memory."""
+    if layout == "fortran":
+        return np.asfortranarray(X)
+    if layout == "strided":
+        return np.repeat(np.repeat(X, 2, axis=-2), 3, axis=-1)[..., ::2, ::3]
+    if layout == "reversed":
+        return np.flip(np.flip(X).copy())
+    if layout == "read-only":
+        X = X.copy()
+        X.flags.writeable = False
+        return X
+    if layout == "memory-mapped":
+        path = directory / f"{len(list(directory.iterdir()))}.npy"
+        np.save(path, X)
+        return np.load(path, mmap_mode="r")
+    if layout == "unaligned":
+        return np.frombuffer(b"." + X.tobytes(), dtype=np.uint8)[1:].view(X.dtype).reshape(X.shape)
+    return X.astype(">f8")
+
+
+LAYOUTS = ["fortran", "strided", "reversed", "read-only", "memory-mapped", "unaligned", "big-endian"]
+
+
+@pytest.mark.parametrize("d", FEATURES)
+@pytest.mark.parametrize("n_classes", CLASSES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_memory_layout_gives_the_same_answer(tmp_path, layout, n_classes, d):
+    X, y, weight, coef, intercept = problem(65, d, n_classes, zeros=True)
+    expected = twin.loss_gradient(X, y, coef, intercept, weight)
+    other = stored(X, layout, tmp_path)
+    assert_same(csoftmax.loss_gradient(other, y, coef, intercept, sample_weight=weight), expected, 1e-9)
+    np.testing.assert_array_equal(other, X)
+    W, weight, intercept = (stored(a, layout, tmp_path)[0] for a in (coef[None], weight[None], intercept[None]))
+    actual = csoftmax.loss_gradient(X, y[::-1].copy()[::-1], W, intercept, sample_weight=weight)
+    assert_same(actual, expected, 1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32, np.int64, np.uint64, list])
+def test_labels_of_every_integer_type(kind):
+    X, y, _, coef, intercept = problem(40, 3, 4)
+    labels = y.tolist() if kind is list else y.astype(kind)
+    assert_same(csoftmax.loss_gradient(X, labels, coef, intercept), twin.loss_gradient(X, y, coef, intercept), 1e-12)
+
+
+def test_inputs_are_left_alone():
+    given = problem(65, 7, 3)
+    before = [a.copy() for a in given]
+    X, y, weight, coef, intercept = given
+    _, dcoef, dintercept = csoftmax.loss_gradient(X, y, coef, intercept, sample_weight=weight)
+    for a, b in zip(given, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a in (dcoef, dintercept):
+        assert a.flags.writeable
+        assert not any(np.shares_memory(a, b) for b in given)
+
+
+def test_float32_data_agree_with_float64():
+    X, y, weight, coef, intercept = problem(257, 7, 10)
+    X = X.astype(np.float32)
+    loss, dcoef, dintercept = csoftmax.loss_gradient(X, y, coef, intercept, sample_weight=weight)
+    expected = twin.loss_gradient(X.astype(np.float64), y, coef, intercept, weight)
+    assert_same((loss, dcoef.astype(np.float64), dintercept.astype(np.float64)), expected, 1e-5)
+
+
+# ---- mathematics ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", FEATURES)
+@pytest.mark.parametrize("n_classes", CLASSES)
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 257])
+def test_gradient_equals_a_five_point_stencil(n, n_classes, d):
+    X, y, weight, coef, intercept = problem(n, d, n_classes, seed=d, zeros=n > 1)
+    shape, h = coef.shape, 1e-3
+
+    def loss(parameters):
+        W, b = parameters[: coef.size].reshape(shape), parameters[coef.size :]
+        return csoftmax.loss_gradient(X, y, W, b, sample_weight=weight)[0]
+
+    at = np.concatenate([coef.ravel(), intercept])
+    _, dcoef, dintercept = csoftmax.loss_gradient(X, y, coef, intercept, sample_weight=weight)
+    gradient = np.concatenate([dcoef.ravel(), dintercept])
+    if at.size <= 30:
+        directions = np.eye(at.size)
+    else:  # five random ones of length one, and the gradient's own
+        directions = np.random.default_rng(0).standard_normal((6, at.size))
+        directions[5] = gradient
+        directions /= np.linalg.norm(directions, axis=1)[:, None]
+    # The stencil errs by h^4/30 of a fifth derivative (below 1 for rows that move a score by 1 per unit, |x|^5 for
+    # the gradient's own direction), and by rounding, 3/2 eps loss / h <= 1e-12.
+    longest = np.linalg.norm(X, axis=1).max() + 1
+    steps = [h] * 5 + [h / longest] if at.size > 30 else [h / longest] * at.size
+    for v, step in zip(directions, steps, strict=True):
+        values = [loss(at + m * step * v) for m in (-2, -1, 1, 2)]
+        slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
+        rounding = 2 * 2.0**-52 * max(values) / step
+        assert abs(slope - gradient @ v) <= 1e-9 * max(np.linalg.norm(gradient), 1e-3) + rounding
+
+
+@pytest.mark.parametrize("n_classes", CLASSES)
+def test_one_vector_subtracted_from_all_classes_changes_nothing(n_classes):
+    X, y, weight, coef, intercept = problem(257, 7, n_classes)
+    psi = np.random.default_rng(5).standard_normal(8)
+    expected = csoftmax.loss_gradient(X, y, coef, intercept, sample_weight=weight)
+    actual = csoftmax.loss_gradient(X, y, coef - psi[:7], intercept - psi[7], sample_weight=weight)
+    assert_same(actual, expected, 1e-12)
+
+
+@pytest.mark.parametrize("n_classes", CLASSES)
+def test_gradients_sum_to_zero_over_the_classes(n_classes):
+    X, y, weight, coef, intercept = problem(257, 7, n_classes)
+    _, dcoef, dintercept = csoftmax.loss_gradient(X, y, coef, intercept, sample_weight=weight)
+    np.testing.assert_allclose(dcoef.sum(axis=0), 0, atol=1e-14 * np.sqrt(n_classes))
+    np.testing.assert_allclose(dintercept.sum(), 0, atol=1e-14 * np.sqrt(n_classes))
+
+
+def test_at_zero_the_loss_is_log_k_and_the_gradient_the_class_means():
+    X, y, _, _, _ = problem(90, 7, 3)
+    loss, dcoef, dintercept = csoftmax.loss_gradient(X, y, np.zeros((3, 7)), np.zeros(3))
+    np.testing.assert_allclose(loss, np.log(3), rtol=1e-14)
+    for k in range(3):
+        np.testing.assert_allclose(dcoef[k], X.mean(axis=0) / 3 - X[y == k].sum(axis=0) / 90, atol=1e-15)
+        np.testing.assert_allclose(dintercept[k], 1 / 3 - (y == k).mean(), atol=1e-15)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_are_repetitions_and_zero_weights_absent_rows(reduction):
+    X, y, _, coef, intercept = problem(64, 7, 5)
+    counts = np.random.default_rng(6).integers(0, 4, 64)
+    repeated = np.repeat(np.arange(64), counts)
+    expected = csoftmax.loss_gradient(X[repeated], y[repeated], coef, intercept, reduction=reduction)
+    actual = csoftmax.loss_gradient(X, y, coef, intercept, sample_weight=counts, reduction=reduction)
+    assert_same(actual, expected, 1e-12)
+
+
+def test_scores_of_1e300_give_a_finite_loss_and_gradient():
+    coef = np.array([[1e300], [-1e300], [0.0]])
+    loss, dcoef, dintercept = csoftmax.loss_gradient(np.array([[1.0], [-1.0]]), [0, 1], coef, np.zeros(3))
+    assert loss == 0.0
+    np.testing.assert_array_equal(dcoef, np.zeros((3, 1)))
+    np.testing.assert_array_equal(dintercept, np.zeros(3))
+    loss, dcoef, _ = csoftmax.loss_gradient(np.array([[1.0]]), [1], coef, np.zeros(3))
+    np.testing.assert_allclose(loss, 2e300, rtol=1e-15)
+    np.testing.assert_array_equal(dcoef, [[1.0], [-1.0], [0.0]])
+
+
+# ---- threads ----------------------------------------------------------------------------------------------------
+
+# Narrow, of the size of MNIST's rows, and so wide that one chunk is too fat for threads of our own.
+SHAPES = [(20_000, 30, 10), (20_001, 30, 2), (4_000, 784, 10), (3_000, 64, 1000)]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("n", "d", "n_classes"), SHAPES)
+def test_bitwise_the_same_for_every_number_of_threads_and_every_run(dtype, n, d, n_classes):
+    X, y, weight, coef, intercept = problem(n, d, n_classes, zeros=True)
+    X = X.astype(dtype)
+    first = csoftmax.loss_gradient(X, y, coef, intercept, sample_weight=weight, n_threads=1)
+    expected = twin.loss_gradient(X, y, coef, intercept, weight)
+    assert_same(first, expected, 1e-9 if dtype is np.float64 else 1e-4)
+    for n_threads in (1, 2, 3, None):
+        again = csoftmax.loss_gradient(X, y, coef, intercept, sample_weight=weight, n_threads=n_threads)
+        assert again[0] == first[0]
+        np.testing.assert_array_equal(again[1], first[1])
+        np.testing.assert_array_equal(again[2], first[2])
