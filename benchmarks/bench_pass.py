@@ -2,9 +2,9 @@
 
     python benchmarks/bench_pass.py [--repeats 15]
 
-Each row: median time of `csoftmax._passes.LossPass` and of `LinearModelLoss.loss_gradient` on the same float64 data, with
-BLAS and both libraries at the same number of threads, the median of the ratios of neighbouring runs, and the memory that
-our pass allocates beyond X against its limit, 16 MB and (n_threads + 2) copies of W.
+Each row: median time of `LossPass` and of `LinearModelLoss.loss_gradient` on the same float64 data, with BLAS and both
+libraries at the same number of threads, the median of the ratios of neighbouring runs, and the memory that our
+pass allocates beyond X against its limit, 16 MB and (n_threads + 2) copies of W.
 """
 
 import argparse
@@ -60,8 +60,9 @@ def compare(n: int, d: int, n_classes: int, n_threads: int, repeats: int) -> str
     ]
     mine, others = (statistics.median(column) * 1e3 for column in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)
+    kernel = "tiles" if ours.plan.tiled else "BLAS"
     return (
-        f"| {n} x {d}, {n_classes} | {n_threads} | {'tiles' if ours.plan.tiled else 'BLAS'} | {mine:.2f} | {others:.1f} "
+        f"| {n} x {d}, {n_classes} | {n_threads} | {kernel} | {mine:.2f} | {others:.1f} "
         f"| {ratio:.1f} | {memory / 1e6:.1f} of {limit / 1e6:.1f} |"
     )
 

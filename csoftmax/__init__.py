@@ -1,7 +1,6 @@
 """Softmax (multinomial logistic) regression, compiled."""
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +9,7 @@ if TYPE_CHECKING:
     from ._predictor import Predictor, load
     from .estimator import FitReport, SoftmaxRegression
 
-__version__ = _version("csoftmax")
+    __version__: str
 
 # Imported when first used: a service that only predicts never loads the training code.
 _HOME = {
@@ -41,6 +40,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("csoftmax")
     if name not in _HOME:
         raise AttributeError(f"module 'csoftmax' has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)

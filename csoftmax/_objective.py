@@ -55,7 +55,8 @@ class Objective:
         self.precision = float(np.finfo(X.dtype).eps)
         mean, deviation = column_moments(X, weight, n_threads)
         rms = np.hypot(mean, deviation)
-        self._mean_square = rms**2
+        with np.errstate(over="ignore"):
+            self._mean_square_length = float((rms**2).sum()) + fit_intercept
         self._center = mean if standardise and fit_intercept else np.zeros(d)
         self._scale = np.ones(d) if not standardise else deviation if fit_intercept else rms
         with np.errstate(divide="ignore"):
@@ -100,13 +101,14 @@ class Objective:
         bound = 0.25 if self.n_columns == 1 else 0.5
         diagonal = np.full(self.size, bound)
         features, _ = self.split(diagonal)
-        features += self.alpha * self._inverse_scale**2
+        with np.errstate(over="ignore"):
+            features += (np.sqrt(self.alpha) * self._inverse_scale) ** 2
         return diagonal
 
     def safe_learning_rate(self) -> float:
         """A rate at which gradient descent on W and b decreases J: one over a bound of the largest curvature."""
         bound = 0.25 if self.n_columns == 1 else 0.5
-        return float(1 / (bound * (self._mean_square.sum() + self.fit_intercept) + self.alpha))
+        return 1 / (bound * self._mean_square_length + self.alpha)
 
     def coefficients(self, theta: Float64) -> tuple[Float64, Float64]:
         """theta as W (K, d) and b (K,) in the units of X, summing to zero over the classes if there are several."""

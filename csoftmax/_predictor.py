@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,7 @@ class Predictor:
         if offsets.shape != (rows,):
             raise ValueError(f"intercept has shape {offsets.shape} and coef {weights.shape}: expected ({rows},)")
         n_classes = max(2, rows)
-        labels = np.arange(n_classes) if classes is None else _as_classes(as_array(classes, "classes"))
+        labels = np.arange(n_classes) if classes is None else as_array(classes, "classes")
         if labels.shape != (n_classes,) or len(np.unique(labels)) != n_classes:
             raise ValueError(
                 f"classes has shape {labels.shape} with {len(np.unique(labels))} different labels: "
@@ -146,11 +146,7 @@ class Predictor:
         ndarray of shape (K,) or (n, K); for two classes a number or (n,), the score of the second class
         """
         X, single = self._rows(x)
-        scores = self._scores(X, np.empty((len(X), len(self._coef)), self.dtype))
-        answer = scores
-        if self.n_classes == 2:
-            answer = scores[:, 0] if len(self._coef) == 1 else scores[:, 1] - scores[:, 0]
-        return answer[0] if single else answer
+        return self._decide(X)[0] if single else self._decide(X)
 
     def predict_proba(self, x: npt.ArrayLike) -> Array:
         """Probability of each class.
@@ -169,18 +165,18 @@ class Predictor:
         ValueError
             If x has another number of features, or NaN or infinity.
         """
-        return self._probabilities(x, logarithm=False)
+        X, single = self._rows(x)
+        return self._probabilities(X, logarithm=False)[0] if single else self._probabilities(X, logarithm=False)
 
     def predict_log_proba(self, x: npt.ArrayLike) -> Array:
         """Logarithm of the probability of each class; shapes and errors as for `predict_proba`."""
-        return self._probabilities(x, logarithm=True)
+        X, single = self._rows(x)
+        return self._probabilities(X, logarithm=True)[0] if single else self._probabilities(X, logarithm=True)
 
     def predict(self, x: npt.ArrayLike) -> Any:
         """The most probable class of one row, or the array of them for a batch; the first one on a tie."""
         X, single = self._rows(x)
-        scores = self._scores(X, np.empty((len(X), len(self._coef)), self.dtype))
-        codes = (scores[:, 0] > 0).astype(np.intp) if scores.shape[1] == 1 else scores.argmax(axis=1)
-        return self._classes[codes[0]] if single else self._classes[codes]
+        return self._classify(X)[0] if single else self._classify(X)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file that `csoftmax.load` reads.
@@ -236,6 +232,19 @@ class Predictor:
         check_finite(X, "x")
         return X.astype(self.dtype, copy=False), single
 
+    # Below: for rows that have passed the gate.
+
+    def _decide(self, X: Array) -> Array:
+        scores = self._scores(X, np.empty((len(X), len(self._coef)), self.dtype))
+        if self.n_classes > 2:
+            return scores
+        return scores[:, 0] if len(self._coef) == 1 else scores[:, 1] - scores[:, 0]
+
+    def _classify(self, X: Array) -> Array:
+        scores = self._decide(X)
+        codes = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
+        return np.asarray(self._classes[codes])
+
     def _scores(self, X: Array, out: Array) -> Array:
         plan = Plan.of(len(X), self.n_features, len(self._coef), out.itemsize, tiled=False)
 
@@ -247,21 +256,14 @@ class Predictor:
         run(chunk, plan.n_chunks, threads(None) if plan.threaded else 1)
         return out
 
-    def _probabilities(self, x: Any, logarithm: bool) -> Array:
-        X, single = self._rows(x)
+    def _probabilities(self, X: Array, logarithm: bool) -> Array:
         out = np.zeros((len(X), self.n_classes), self.dtype)
         if len(self._coef) == 1:
             out[:, 1:] = self._scores(X, np.empty((len(X), 1), self.dtype))
         else:
             self._scores(X, out)
         _core.softmax_rows(out, 0, len(X), max(1, 2**15 // self.n_classes), logarithm)
-        return out[0] if single else out
-
-
-def _as_classes(classes: Array) -> Array:
-    if classes.dtype.kind not in "biufUO":
-        raise TypeError(f"classes has dtype {classes.dtype}: expected labels of type int, str, bool or float")
-    return classes
+        return out
 
 
 def _rebuild(coef: Array, intercept: Array, classes: Array, feature_names: tuple[str, ...] | None) -> Predictor:
@@ -280,8 +282,15 @@ def load(path: str | os.PathLike[str]) -> Predictor:
     OSError
         If the file cannot be read.
     """
+    with open(path, "rb") as file:
+        return _read(file, path)
+
+
+def _read(file: BinaryIO, path: str | os.PathLike[str]) -> Predictor:
+    # Damaged archives make zipfile and NumPy raise all of these.
+    damage = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, TypeError)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
             if missing := set(_MEMBERS) - names:
                 raise ModelFileError(f"{path} is not a csoftmax model: it lacks {', '.join(sorted(missing))}")
@@ -291,11 +300,14 @@ def load(path: str | os.PathLike[str]) -> Predictor:
                 f"{path} has format {arrays['format_version']} and this csoftmax reads "
                 f"{FORMAT_VERSION}: install a later version"
             )
+        for name in ("coef", "intercept"):
+            if arrays[name].dtype not in (np.float32, np.float64) or arrays[name].dtype != arrays["coef"].dtype:
+                raise ModelFileError(f"{path} has {name} of dtype {arrays[name].dtype}: expected float32 or float64")
         feature_names = arrays["feature_names"].tolist() if "feature_names" in arrays else None
         return Predictor(arrays["coef"], arrays["intercept"], arrays["classes"], feature_names=feature_names)
     except ModelFileError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+    except damage as error:
         raise ModelFileError(f"{path} is not a csoftmax model, or is damaged: {error}") from error
 
 
@@ -303,5 +315,5 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> Array:
     with archive.open(f"{name}.npy") as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
         if member.read(1):
-            raise ModelFileError(f"{archive.filename} has bytes after the end of {name}")
+            raise ModelFileError(f"{archive} has bytes after the end of {name}")
     return np.asarray(array)

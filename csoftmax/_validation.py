@@ -77,9 +77,11 @@ def as_floats(array: Array, name: str) -> Array:
     """The array as C-contiguous float32 or float64 in native byte order; a copy only if it is not already."""
     dtype = array.dtype.newbyteorder("=")
     if dtype.kind == "O":
+        if any(isinstance(value, str | bytes) for value in array.flat):
+            raise ValueError(f"{name} holds text: expected real numbers; encode it first")
         try:
             return array.astype(np.float64, order="C")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{name} holds values that are not numbers ({error}): encode them first") from None
     if dtype.kind not in "biuf":
         raise ValueError(
@@ -141,8 +143,10 @@ def as_sample_weight(sample_weight: Any, n_samples: int) -> Float64:
         raise ValueError(
             f"sample_weight has the negative value {weight.min()} at row {weight.argmin()}: weights are zero or more"
         )
-    if not 0 < weight.sum() < np.inf:
-        raise ValueError(f"sample_weight adds up to {weight.sum()}: expected a positive, finite sum")
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not 0 < total < np.inf:
+        raise ValueError(f"sample_weight adds up to {total}: expected a positive, finite sum")
     return weight
 
 

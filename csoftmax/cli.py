@@ -4,13 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import __version__
+import csoftmax
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0, or 1 if the work failed. Wrong usage exits with 2."""
     parser = argparse.ArgumentParser(prog="csoftmax", description="Softmax (multinomial logistic) regression.")
-    parser.add_argument("--version", action="version", version=f"csoftmax {__version__}")
+    parser.add_argument("--version", action="version", version=f"csoftmax {csoftmax.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="train on handwritten digits, report, save, load and predict")
     demo.add_argument("-o", "--output", metavar="FILE", help="where to write the model (default: a temporary folder)")

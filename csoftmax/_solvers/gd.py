@@ -19,7 +19,8 @@ def gradient_descent(objective: Objective, start: Float64, options: Options) -> 
     first, gradient = objective.value_gradient(theta)
     value, n_iter, converged, stopped = first, 0, False, False
     while n_iter < options.max_iter and not (converged or stopped):
-        change = -options.learning_rate * gradient
+        with np.errstate(over="ignore"):
+            change = -options.learning_rate * gradient
         theta += change
         value, gradient = objective.value_gradient(theta)
         n_iter += 1
@@ -51,7 +52,8 @@ def _largest_class_norm(objective: Objective, change: Float64) -> float:
 
 
 def _diverged(objective: Objective, options: Options, what: str) -> str:
-    return (
-        f"gradient descent diverged with learning_rate={options.learning_rate:g}: {what}. "
-        f"learning_rate={objective.safe_learning_rate():.2g} is safe for this data; scaled features allow more"
+    safe = objective.safe_learning_rate()
+    advice = (
+        f"up to {safe:.2g} is safe for this data, and more if its features are scaled" if safe else "scale the features"
     )
+    return f"gradient descent diverged with learning_rate={options.learning_rate:g}: {what}; {advice}"
