@@ -4,7 +4,8 @@
 
 Each row: median time of `LossPass` and of `LinearModelLoss.loss_gradient` on the same float64 data, with BLAS and both
 libraries at the same number of threads, the median of the ratios of neighbouring runs, and the memory that our
-pass allocates beyond X against its limit, 16 MB and (n_threads + 2) copies of W.
+pass allocates beyond X against its limit, 16 MB and (n_threads + 2) copies of W. Before each run there is a pause: the
+threads of OpenBLAS and OpenMP keep spinning for a while after a call, on the core that the next one needs.
 """
 
 import argparse
@@ -21,9 +22,11 @@ from threadpoolctl import threadpool_limits
 from csoftmax._passes import LossPass
 
 SHAPES = [(60000, 784, 10), (500000, 54, 7), (20000, 64, 10), (20000, 512, 1000)]
+PAUSE = 0.1
 
 
 def seconds(function: Callable[[], object]) -> float:
+    time.sleep(PAUSE)
     began = time.perf_counter()
     function()
     return time.perf_counter() - began

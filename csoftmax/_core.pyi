@@ -16,14 +16,16 @@ def loss_gradient(
     weight: _Array,
     coef: _Array,
     intercept: _Array,
-    start: int,
-    stop: int,
-    coef_gradient: _Array,
-    intercept_gradient: _Array,
-    work: _Array,
+    chunk: int,
     block: int,
     tiled: bool,
-) -> float: ...
+    first: int,
+    last: int,
+    losses: _Float64,
+    coef_gradients: _Array,
+    intercept_gradients: _Array,
+    work: _Array,
+) -> None: ...
 def scores(X: _Array, coef: _Array, intercept: _Array, start: int, stop: int, block: int, out: _Array) -> None: ...
 def softmax_rows(z: _Array, start: int, stop: int, block: int, logarithm: bool) -> None: ...
 def exp(x: _Array, out: _Array) -> None: ...

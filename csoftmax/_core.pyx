@@ -84,19 +84,19 @@ def workspace_size(Py_ssize_t n_features, Py_ssize_t n_columns, Py_ssize_t block
 
 
 def loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1] weight,
-                  const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t start, Py_ssize_t stop,
-                  floating[:, ::1] coef_gradient, floating[::1] intercept_gradient, floating[::1] work,
-                  Py_ssize_t block, bint tiled):
-    """Weighted sum of the losses of rows start to stop; adds their gradient to the two gradients.
+                  const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t chunk, Py_ssize_t block,
+                  bint tiled, Py_ssize_t first, Py_ssize_t last, double[::1] losses, floating[:, :, ::1] coef_gradients,
+                  floating[:, ::1] intercept_gradients, floating[::1] work):
+    """The chunks numbered first to last, of `chunk` rows each: weighted sums of their losses, and their gradients.
 
     coef has one row per class, or a single row for two classes. Blocks of `block` rows go to logits, to residuals in
     place, and into the gradient while they are in the cache: X is read from memory once.
     """
-    cdef double loss
+    cdef Py_ssize_t i
     with nogil:
-        loss = _loss_gradient(X, y, weight, coef, intercept, start, stop, coef_gradient, intercept_gradient, work,
-                              block, tiled)
-    return loss
+        for i in range(first, last):
+            losses[i] = _loss_gradient(X, y, weight, coef, intercept, i * chunk, min((i + 1) * chunk, X.shape[0]),
+                                       coef_gradients[i], intercept_gradients[i], work, block, tiled)
 
 
 cdef double _loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1] weight,
@@ -113,6 +113,8 @@ cdef double _loss_gradient(const floating[:, ::1] X, const int[::1] y, const flo
         floating *scratch = z + n_columns * block
         const floating *x
         double loss = 0, lost = 0, part, total
+    memset(&coef_gradient[0, 0], 0, n_columns * d * sizeof(floating))
+    memset(&intercept_gradient[0], 0, n_columns * sizeof(floating))
     if tiled:
         pack(coef, intercept, width, packed)
         memset(packed_gradient, 0, packed_size * sizeof(floating))

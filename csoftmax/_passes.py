@@ -99,28 +99,29 @@ class LossPass:
 
         The gradients are float64; they may be overwritten by the next call.
         """
-        plan, n = self.plan, len(self.X)
+        plan = self.plan
+        # One thread does all chunks in one call: it holds the GIL only between passes.
+        together = plan.n_chunks if len(self._work) == 1 else 1
 
-        def chunk(item: int, worker: int) -> None:
-            start = item * plan.chunk
-            self._coef_parts[item] = 0
-            self._intercept_parts[item] = 0
-            self._losses[item] = _core.loss_gradient(
+        def chunks(item: int, worker: int) -> None:
+            _core.loss_gradient(
                 self.X,
                 self.y,
                 self.weight,
                 coef,
                 intercept,
-                start,
-                min(start + plan.chunk, n),
-                self._coef_parts[item],
-                self._intercept_parts[item],
-                self._work[worker],
+                plan.chunk,
                 plan.block,
                 plan.tiled,
+                item * together,
+                (item + 1) * together,
+                self._losses,
+                self._coef_parts,
+                self._intercept_parts,
+                self._work[worker],
             )
 
-        run(chunk, plan.n_chunks, len(self._work))
+        run(chunks, plan.n_chunks // together, len(self._work))
         if plan.n_chunks == 1 and self.X.dtype == np.float64:
             coef_gradient, intercept_gradient = self._coef_parts[0], self._intercept_parts[0]
         else:

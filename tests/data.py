@@ -1,4 +1,5 @@
 """Data sets of the solver tests: real ones from scikit-learn, and small ones with overlapping classes."""
+
 import functools
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Whatever is handed in: the documented exception, a sentence with the distinctive words, an estimator as it was."""
+
 import copy
 
 import numpy as np

@@ -1,4 +1,5 @@
 """SoftmaxRegression as users meet it: labels, weights, parameters, warm start, callbacks, reports, pickling."""
+
 import copy
 import dataclasses
 import pickle

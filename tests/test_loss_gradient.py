@@ -1,4 +1,5 @@
 """The fused pass: loss and gradients against the naive twin, against a five-point stencil, and against itself."""
+
 import numpy as np
 import pytest
 import twin
@@ -31,25 +32,39 @@ def assert_same(actual, desired, rtol):
         np.testing.assert_allclose(ours, reference, rtol=0, atol=rtol * np.abs(reference).max() + 1e-300)
 
 
-def core_pass(X, y, weight, coef, intercept, block, tiled, start=0, stop=None, initial=0.0):
-    """The compiled pass on one chunk; its work space and gradients lie between guards that must survive."""
+def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
+    """The compiled pass in chunks, added up; its work space and results lie between guards that must survive."""
     dtype = X.dtype
-    arrays = [np.ascontiguousarray(a, dtype=dtype) for a in (X, weight, coef, intercept)]
+    chunk = chunk or len(X)
+    n_chunks = -(-len(X) // chunk)
+    X, weight, coef, intercept = (np.ascontiguousarray(a, dtype=dtype) for a in (X, weight, coef, intercept))
     size = _core.workspace_size(X.shape[1], len(coef), block, tiled, dtype.itemsize)
-    guarded = [np.full(values + 64, np.nan, dtype) for values in (size, coef.size, len(coef))]
+    sizes = [(size, dtype), (n_chunks * coef.size, dtype), (n_chunks * len(coef), dtype), (n_chunks, np.float64)]
+    guarded = [np.full(values + 64, np.nan, kind) for values, kind in sizes]
     for g in guarded:
         g[:32] = g[-32:] = -77.0
-    work, dcoef, dintercept = (g[32:-32] for g in guarded)
-    dcoef[:], dintercept[:] = initial, initial
-    X, weight, coef, intercept = arrays
-    loss = _core.loss_gradient(
-        X, y.astype(np.int32), weight, coef, intercept, start, len(X) if stop is None else stop,
-        dcoef.reshape(coef.shape), dintercept, work, block, tiled,
-    )  # fmt: skip
+    work, dcoef, dintercept, losses = (g[32:-32] for g in guarded)
+    dcoef, dintercept = dcoef.reshape(n_chunks, *coef.shape), dintercept.reshape(n_chunks, -1)
+    _core.loss_gradient(
+        X,
+        y.astype(np.int32),
+        weight,
+        coef,
+        intercept,
+        chunk,
+        block,
+        tiled,
+        0,
+        n_chunks,
+        losses,
+        dcoef,
+        dintercept,
+        work,
+    )
     for g in guarded:
         assert (g[:32] == -77.0).all()
         assert (g[-32:] == -77.0).all()
-    return loss, dcoef.reshape(coef.shape).copy(), dintercept.copy()
+    return losses.sum(), dcoef.sum(axis=0), dintercept.sum(axis=0)
 
 
 # ---- the compiled core ------------------------------------------------------------------------------------------
@@ -73,16 +88,13 @@ def test_core_equals_the_twin_for_every_number_of_classes_and_tail_of_rows(instr
 @pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "blas"])
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 10, 26])
 @pytest.mark.parametrize("block", [8, 64, 256])
-def test_core_adds_a_range_of_rows_into_the_gradient(instruction_set, tiled, n_classes, block):
+def test_core_chunks_of_any_size_add_up_whatever_their_places_held_before(instruction_set, tiled, n_classes, block):
     X, y, weight, coef, intercept = problem(300, 19, max(n_classes, 2))
     coef, intercept = coef[:n_classes], intercept[:n_classes]
     form = twin.binary_loss_gradient if n_classes == 1 else twin.loss_gradient
-    start, stop = 5, 5 + block + 1
-    loss, dcoef, dintercept = form(X[start:stop], y[start:stop], coef, intercept, weight[start:stop], "sum")
-    actual = core_pass(X, y, weight, coef, intercept, block, tiled, start, stop, initial=3.0)
-    assert_same(actual, (loss, dcoef + 3.0, dintercept + 3.0), 1e-12)
-    nothing = core_pass(X, y, weight, coef, intercept, block, tiled, 7, 7, initial=3.0)
-    assert_same(nothing, (0.0, np.full_like(coef, 3.0), np.full_like(intercept, 3.0)), 0.0)
+    expected = form(X, y, coef, intercept, weight, "sum")
+    for chunk in (block, block + 1, 299, 300):
+        assert_same(core_pass(X, y, weight, coef, intercept, block, tiled, chunk), expected, 1e-12)
 
 
 @pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "blas"])

@@ -1,4 +1,5 @@
 """The predictor and its file: rows and batches, labels and precision, round trips, files that are not models."""
+
 import pickle
 import sys
 import zipfile

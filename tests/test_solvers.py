@@ -1,4 +1,5 @@
 """The optimum: gradient descent against the twin's iterates, every solver against scikit-learn and closed forms."""
+
 import functools
 import itertools
 import re

@@ -3,6 +3,7 @@
 It shares no code with csoftmax, materialises everything (one-hot labels, n x K probabilities), and knows no blocks,
 threads, instruction sets or preconditioners.
 """
+
 import numpy as np
 
 
