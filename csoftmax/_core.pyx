@@ -6,9 +6,10 @@ point releases the GIL for all of its work, so that several threads may share on
 """
 import os
 
+from libc.math cimport sqrt
 from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset
-from scipy.linalg.cython_blas cimport dgemm, sgemm
+from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, sgemm
 
 include "_blas_int.pxi"
 
@@ -38,6 +39,9 @@ cdef extern from "_kernel.h" nogil:
         void (*column_spread)(
             Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, const double *center,
             const double *unit, double *sum) noexcept nogil
+        void (*row_lengths)(
+            Py_ssize_t n_rows, Py_ssize_t d, const void *x, const double *center, const double *unit,
+            double *lengths) noexcept nogil
         int (*all_finite)(Py_ssize_t n, const void *x) noexcept nogil
         Py_ssize_t lanes
     const cs_kernels *cs_table(size_t itemsize) noexcept
@@ -226,6 +230,12 @@ def column_spread(const floating[:, ::1] X, const floating[::1] weight, const do
                                                  &total[0])
 
 
+def row_lengths(const floating[:, ::1] X, const double[::1] center, const double[::1] unit, double[::1] lengths):
+    """lengths[i] = sum over columns of ((x - center) * unit)^2."""
+    with nogil:
+        cs_table(sizeof(floating)).row_lengths(X.shape[0], X.shape[1], &X[0, 0], &center[0], &unit[0], &lengths[0])
+
+
 def all_finite(const floating[:, ::1] X):
     """Whether X holds neither NaN nor infinity."""
     cdef bint answer = True
@@ -233,6 +243,102 @@ def all_finite(const floating[:, ::1] X):
         if X.shape[0] and X.shape[1]:
             answer = cs_table(sizeof(floating)).all_finite(X.shape[0] * X.shape[1], &X[0, 0])
     return answer
+
+
+# ---- curvature --------------------------------------------------------------------------------------------------
+
+cdef void add_gram(double sign, Py_ssize_t n_rows, Py_ssize_t d, const double *a, double *c,
+                   Py_ssize_t ldc) noexcept nogil:
+    """Row-major C += sign A'A, the lower triangle of C (d, d) alone; A is (n_rows, d).
+
+    To BLAS, C is its transpose and A is A', so the lower triangle is its upper one.
+    """
+    cdef:
+        char upper = b'U', no = b'N'
+        blas_int d_ = <blas_int>d, n_ = <blas_int>n_rows, ldc_ = <blas_int>ldc
+        double one = 1
+    dsyrk(&upper, &no, &d_, &n_, &sign, <double*>a, &d_, &one, c, &ldc_)
+
+
+cdef void scale_rows(Py_ssize_t n_rows, Py_ssize_t d, const double *z, const double *factor, Py_ssize_t stride,
+                     double *out, Py_ssize_t ld) noexcept nogil:
+    """Row i of out = row i of z times factor[i * stride]; rows of out lie ld apart."""
+    cdef Py_ssize_t i, j
+    for i in range(n_rows):
+        for j in range(d):
+            out[i * ld + j] = z[i * d + j] * factor[i * stride]
+
+
+def weighted_gram(const double[:, ::1] Z, const double[::1] root_weight, double[:, ::1] out, double[:, ::1] work):
+    """Lower triangle of out = Z' diag(root_weight^2) Z; work holds a block of rows of Z."""
+    cdef Py_ssize_t n = Z.shape[0], d = Z.shape[1], i = 0, rows
+    with nogil:
+        memset(&out[0, 0], 0, d * d * sizeof(double))
+        while i < n:
+            rows = min(work.shape[0], n - i)
+            scale_rows(rows, d, &Z[i, 0], &root_weight[i], 1, &work[0, 0], d)
+            add_gram(1, rows, d, &work[0, 0], &out[0, 0], d)
+            i += rows
+
+
+def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const double[::1] weight, double[:, ::1] out,
+            double[:, ::1] work, double[:, ::1] factors):
+    """Lower triangle of out = sum_i weight_i (diag(p_i) - p_i p_i') (x) z_i z_i' over the columns of `probability`.
+
+    The part of p p' is one symmetric product of the rows p_i (x) z_i, that of diag(p) one for each class. work holds a
+    block of those rows, factors as many rows of probabilities.
+    """
+    cdef Py_ssize_t n = Z.shape[0], d = Z.shape[1], n_classes = probability.shape[1], size = d * n_classes
+    cdef Py_ssize_t i = 0, r, k, rows
+    with nogil:
+        memset(&out[0, 0], 0, size * size * sizeof(double))
+        while i < n:
+            rows = min(work.shape[0], n - i)
+            for r in range(rows):
+                for k in range(n_classes):
+                    factors[r, k] = sqrt(weight[i + r]) * probability[i + r, k]
+            for k in range(n_classes):
+                scale_rows(rows, d, &Z[i, 0], &factors[0, k], n_classes, &work[0, k * d], size)
+            add_gram(-1, rows, size, &work[0, 0], &out[0, 0], size)
+            for r in range(rows):
+                for k in range(n_classes):
+                    factors[r, k] = sqrt(weight[i + r] * probability[i + r, k])
+            for k in range(n_classes):
+                scale_rows(rows, d, &Z[i, 0], &factors[0, k], n_classes, &work[0, 0], d)
+                add_gram(1, rows, d, &work[0, 0], &out[k * d, k * d], size)
+            i += rows
+
+
+# ---- L-BFGS -----------------------------------------------------------------------------------------------------
+
+def pairs_backward(const double[:, ::1] steps, const double[:, ::1] turns, const double[::1] rho, Py_ssize_t newest,
+                   Py_ssize_t count, double[::1] vector, double[::1] shares):
+    """First loop of L-BFGS's recursion, newest pair first: vector -= share turn, share = rho step.vector."""
+    cdef:
+        Py_ssize_t slots = steps.shape[0], i, slot = newest
+        blas_int n = <blas_int>vector.shape[0], one = 1
+        double factor
+    with nogil:
+        for i in range(count):
+            shares[slot] = rho[slot] * ddot(&n, <double*>&steps[slot, 0], &one, &vector[0], &one)
+            factor = -shares[slot]
+            daxpy(&n, &factor, <double*>&turns[slot, 0], &one, &vector[0], &one)
+            slot = slot - 1 if slot > 0 else slots - 1
+
+
+def pairs_forward(const double[:, ::1] steps, const double[:, ::1] turns, const double[::1] rho, Py_ssize_t newest,
+                  Py_ssize_t count, double[::1] vector, const double[::1] shares):
+    """Second loop, oldest pair first: vector += (share - rho turn.vector) step."""
+    cdef:
+        Py_ssize_t slots = steps.shape[0], i, slot
+        blas_int n = <blas_int>vector.shape[0], one = 1
+        double factor
+    with nogil:
+        for i in range(count):
+            slot = newest - (count - 1 - i)
+            slot = slot if slot >= 0 else slot + slots
+            factor = shares[slot] - rho[slot] * ddot(&n, <double*>&turns[slot, 0], &one, &vector[0], &one)
+            daxpy(&n, &factor, <double*>&steps[slot, 0], &one, &vector[0], &one)
 
 
 # ---- instruction sets -------------------------------------------------------------------------------------------

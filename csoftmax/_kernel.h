@@ -38,6 +38,9 @@ typedef struct {
                          double *high, double *sum);
     void (*column_spread)(ptrdiff_t n_rows, ptrdiff_t d, const void *x, const void *weight, const double *center,
                           const double *unit, double *sum);
+    /* lengths[i] = sum over j of ((x - center) * unit)^2, in float64. */
+    void (*row_lengths)(ptrdiff_t n_rows, ptrdiff_t d, const void *x, const double *center, const double *unit,
+                        double *lengths);
     /* 1 if every value is finite. */
     int (*all_finite)(ptrdiff_t n, const void *x);
     ptrdiff_t lanes;

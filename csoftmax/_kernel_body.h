@@ -398,6 +398,28 @@ static TARGET void NAME(column_spread)(ptrdiff_t n_rows, ptrdiff_t d, const void
     }
 }
 
+static TARGET void NAME(row_lengths)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const double *RESTRICT center,
+                                     const double *RESTRICT unit, double *RESTRICT lengths)
+{
+    const REAL *x = x_;
+    for (ptrdiff_t i = 0; i < n_rows; i++, x += d) {
+        double part[PARTS] = {0}, sum = 0;
+        ptrdiff_t j = 0;
+        for (; j + PARTS <= d; j += PARTS)
+            for (int l = 0; l < PARTS; l++) {
+                const double value = (x[j + l] - center[j + l]) * unit[j + l];
+                part[l] += value * value;
+            }
+        for (; j < d; j++) {
+            const double value = (x[j] - center[j]) * unit[j];
+            sum += value * value;
+        }
+        for (int l = 0; l < PARTS; l++)
+            sum += part[l];
+        lengths[i] = sum;
+    }
+}
+
 static TARGET int NAME(all_finite)(ptrdiff_t n, const void *x_)
 {
     const REAL *x = x_;
@@ -411,7 +433,7 @@ static TARGET int NAME(all_finite)(ptrdiff_t n, const void *x_)
 
 static const cs_kernels NAME(table) = {
     NAME(exp), NAME(softmax_rows), NAME(log_softmax_rows), NAME(residual), NAME(class_sums), NAME(tile_logits),
-    NAME(tile_gradient), NAME(column_range), NAME(column_spread), NAME(all_finite), LANES,
+    NAME(tile_gradient), NAME(column_range), NAME(column_spread), NAME(row_lengths), NAME(all_finite), LANES,
 };
 
 #undef REAL

@@ -11,8 +11,12 @@ so that steps, curvature and the stopping test do not depend on the units of a f
 1/s_j = 0: its weight stays 0. With m = 0 and s = 1 the coordinates are W and b themselves.
 """
 
+import math
+
 import numpy as np
 
+from . import _core
+from ._curvature import Sample
 from ._passes import LossPass, column_moments
 from ._typing import Array, Codes, Float64
 
@@ -61,17 +65,23 @@ class Objective:
         self._scale = np.ones(d) if not standardise else deviation if fit_intercept else rms
         with np.errstate(divide="ignore"):
             self._inverse_scale = np.where(self._scale > 0, 1 / self._scale, 0.0)
+        self._deviation_length = math.hypot(*deviation)
+        self._class_shares = np.bincount(y, weights=weight, minlength=n_classes)
+        self._least_weight = float(weight.min())
+        self._X, self._y, self._weight, self._n_threads = X, y, weight, n_threads
         self._pass = LossPass(X, y, weight, self.n_columns, n_threads)
         self._coef = np.zeros((self.n_columns, d), X.dtype)
         self._intercept = np.zeros(self.n_columns, X.dtype)
-        self.size = self.n_columns * (d + fit_intercept)
+        self.n_rows, self.n_coordinates = len(X), d + fit_intercept
+        self.size = self.n_columns * self.n_coordinates
         self.n_passes = 0
         self.workspace_bytes = self._pass.workspace_bytes + self._coef.nbytes
 
     def split(self, theta: Float64) -> tuple[Float64, Float64]:
-        """Views of theta: one row of feature coordinates per column of scores, and the intercepts (maybe none)."""
-        n_coefficients = self._coef.size
-        return theta[:n_coefficients].reshape(self._coef.shape), theta[n_coefficients:]
+        """Views of theta, one row per class: features (K, d), and intercepts (K,), or (0,) where there are none."""
+        d = self._coef.shape[1]
+        rows = theta.reshape(self.n_columns, self.n_coordinates)
+        return rows[:, :d], rows[:, d] if self.fit_intercept else theta[:0]
 
     def value_gradient(self, theta: Float64) -> tuple[float, Float64]:
         """J and its gradient at theta. J may be infinite or NaN where scores overflow."""
@@ -92,6 +102,92 @@ class Objective:
                 feature_gradient -= np.multiply.outer(by_intercept, self._center)
             feature_gradient *= self._inverse_scale
             return loss + self.alpha / 2 * float(np.vdot(coef, coef)), gradient
+
+    def sample(self, n_rows: int) -> Sample:
+        """About n_rows rows in standardised coordinates, chosen by length: all of them if there are no more.
+
+        Row i has a share w_i ||z_i||^2 of the total length. Points at equal distances along the running total choose
+        it as often as they fall into that share, and its weight makes up for it. So rare features, which make long
+        rows, are seen, and a row of weight 2 counts as the row twice. (Drineas, Kannan and Mahoney 2006,
+        doi:10.1137/S0097539704442684, draw such rows at random.)
+        """
+        n, d = self._X.shape
+        weight = self._weight.astype(np.float64)
+        if n_rows >= n:
+            chosen = np.arange(n)
+        else:
+            length = np.empty(n)
+            _core.row_lengths(self._X, self._center, self._inverse_scale, length)
+            length += 1
+            running = np.cumsum(weight * length)
+            step = running[-1] / n_rows
+            hits = np.diff(np.floor(running / step + 0.5), prepend=0.0)
+            chosen = np.flatnonzero(hits)
+            weight = hits[chosen] * step / length[chosen]
+        rows = np.ones((len(chosen), d + self.fit_intercept))
+        for start in range(0, len(chosen), 1024):
+            part = slice(start, start + 1024)
+            rows[part, :d] = (self._X[chosen[part]] - self._center) * self._inverse_scale
+        penalty = np.zeros(rows.shape[1])
+        with np.errstate(over="ignore"):
+            penalty[:d] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
+        return Sample(rows, weight, penalty)
+
+    def gap_bound(self, theta: Float64, value: float, gradient: Float64) -> float:
+        """Upper bound of J - J*, from the duality gap; infinite without a penalty.
+
+        The dual of J takes probabilities q_i with sum_i w_i (q_i - y_i) = 0, for the intercept, to
+        sum_i w_i entropy(q_i) - ||sum_i w_i (q_i - y_i) x_i'||^2 / (2 alpha). The model's own p_i meet the condition
+        up to the gradient g_b of the intercepts, so q_i = (1 - e) p_i + e r does, with the smallest e for which
+        r = share - (1 - e)/e g_b has no negative entry. Entropy is concave, and sum_i w_i entropy(p_i) is the loss
+        less the inner product of its gradient with theta. Features are centred, which changes nothing for such q.
+        """
+        if self.alpha == 0:
+            return np.inf
+        with np.errstate(all="ignore"):
+            bound = self._gap_bound(theta, value, gradient)
+        return bound if np.isfinite(bound) else np.inf
+
+    def _gap_bound(self, theta: Float64, value: float, gradient: Float64) -> float:
+        features, intercept = self.split(theta)
+        by_features, by_intercept = self.split(gradient)
+        coef = features * self._inverse_scale
+        total = by_features * self._scale  # of J by W, features centred; the loss's own share is without alpha W
+        by_loss = total - self.alpha * coef
+        loss = value - self.alpha / 2 * float(np.vdot(coef, coef))
+        bound = float(np.vdot(total, total)) / (2 * self.alpha)
+        if self.fit_intercept:
+            slope = np.array([-by_intercept[0], by_intercept[0]]) if self.n_columns == 1 else by_intercept
+            shift = float(intercept @ by_intercept)
+            rising = slope > 0
+            mix = float((slope[rising] / (slope[rising] + self._class_shares[rising])).max(initial=0.0))
+            reach = self._deviation_length
+            bound += shift + mix * (loss - float(np.vdot(coef, by_loss)) - shift)
+            bound += (2 * mix * float(np.linalg.norm(by_loss)) * reach + (mix * reach) * (mix * reach)) / (
+                2 * self.alpha
+            )
+        return bound + 8 * self.precision * abs(value)
+
+    def is_separated(self, value: float) -> bool:
+        """Whether J = value, without penalty, proves that every row is on its own side: each loss is below log 2."""
+        return self.alpha == 0 and value < self._least_weight * np.log(2)
+
+    def recedes(self, direction: Float64) -> bool:
+        """Whether J can fall along `direction` for ever: no row of any class moves to a wrong side."""
+        coef, intercept = self.coefficients(direction)
+        least, most = 0.0, 0.0
+        for start in range(0, len(self._X), 4096):
+            part = slice(start, start + 4096)
+            scores = self._X[part] @ coef.T + intercept
+            if self.n_columns == 1:
+                margin = np.where(self._y[part] == 1, scores[:, 0], -scores[:, 0])
+            else:
+                at = np.arange(len(scores)), self._y[part]
+                own = scores[at]
+                scores[at] = -np.inf
+                margin = own - scores.max(axis=1)
+            least, most = min(least, float(margin.min())), max(most, float(margin.max()))
+        return least >= -1e-3 * most and most > 0
 
     def curvature_diagonal(self) -> Float64:
         """Upper bound of the diagonal of the Hessian, after Boehning (1992), doi:10.1007/BF00048682.

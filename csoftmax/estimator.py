@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 Callback = Callable[[int, float, float], Any]
 
-# What solver="auto" stands for, and why.
-_AUTO = ("lbfgs", "it suits any shape")
-
 
 @dataclass(frozen=True)
 class FitReport:
@@ -96,9 +93,11 @@ class SoftmaxRegression:
         Inverse strength of the penalty, positive; ``numpy.inf`` for none. Intercepts are never penalised.
     l1_ratio : float, default=0.0
         Share of L1 in the penalty; 0 is the only value so far.
-    solver : {"auto", "lbfgs", "gd"}, default="auto"
-        "lbfgs" is the quasi-Newton method; "auto" chooses it. "gd" is the textbook batch gradient descent, for
-        teaching and checking: constant `learning_rate`, from zeros, until no class moves by more than `tol`.
+    solver : {"auto", "newton", "lbfgs", "gd"}, default="auto"
+        "auto" corrects, as L-BFGS does, a model of the curvature that suits the shape of the data: the Hessian, one
+        block per class, one Gram matrix, or a diagonal. "newton" uses the Hessian of all rows at every iteration, "lbfgs"
+        no model. "gd" is the textbook batch gradient descent, for teaching and checking: constant `learning_rate`,
+        from zeros, until no class moves by more than `tol`.
     tol : float, default=1e-4
         Stop when the largest entry of the gradient of J, each feature centred and in units of its standard
         deviation, is at most `tol` and the estimated gap (J - J*) / max(J, 1e-3) at most tol / 100; the units of
@@ -208,7 +207,7 @@ class SoftmaxRegression:
             If the solver ended before its stopping test held.
         """
         began = time.perf_counter()
-        solver, reason = self._check_parameters()
+        self._check_parameters()
         n_threads = gate.threads(self.n_threads)
         data = self._check_data(X, y, sample_weight, n_threads)
         objective = Objective(
@@ -218,22 +217,22 @@ class SoftmaxRegression:
             len(data.classes),
             C=float(self.C),
             fit_intercept=self.fit_intercept,
-            standardise=solver != "gd",
+            standardise=self.solver != "gd",
             n_threads=n_threads,
         )
         start = self._start(objective, data)
         with _Monitor(self.callback, self.verbose, self.max_iter) as monitor:
             options = Options(float(self.tol), int(self.max_iter), float(self.learning_rate), monitor)
-            result = SOLVERS[solver](objective, start, options)
-        self._store(objective, data, result, monitor.curve, solver, reason, time.perf_counter() - began)
+            result = SOLVERS[self.solver](objective, start, options)
+        self._store(objective, data, result, monitor.curve, time.perf_counter() - began)
         if not result.converged and self.tol > 0 and not monitor.stopped:
-            warnings.warn(f"solver {solver!r} {result.message}", ConvergenceWarning, stacklevel=2)
+            warnings.warn(f"solver {self.solver!r} {result.message}", ConvergenceWarning, stacklevel=2)
         return self
 
-    def _check_parameters(self) -> tuple[str, str]:
-        """(solver to run, why it); raises for a parameter that has no meaning."""
-        if self.solver not in ("auto", *SOLVERS):
-            raise ValueError(f"solver={self.solver!r}: expected one of {['auto', *sorted(SOLVERS)]}")
+    def _check_parameters(self) -> None:
+        """Raise for a parameter that has no meaning."""
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver={self.solver!r}: expected one of {sorted(SOLVERS)}")
         gate.number(self.C, "C", 0, strict=True, infinite=True)
         if gate.number(self.l1_ratio, "l1_ratio", 0) != 0:
             raise ValueError(
@@ -247,7 +246,6 @@ class SoftmaxRegression:
         gate.integer(self.verbose, "verbose", 0)
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback={self.callback!r}: expected a function of (iteration, objective, gradient_norm)")
-        return _AUTO if self.solver == "auto" else (self.solver, "it was asked for")
 
     def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int) -> _TrainingData:
         # Shapes and labels first: they say what has to fit into memory before X is read or copied.
@@ -288,8 +286,6 @@ class SoftmaxRegression:
         data: _TrainingData,
         result: Result,
         curve: list[float],
-        solver: str,
-        reason: str,
         seconds: float,
     ) -> None:
         coef, intercept = objective.coefficients(result.theta)
@@ -300,8 +296,8 @@ class SoftmaxRegression:
         self.n_iter_ = np.array([result.n_iter], np.int32)
         self.loss_curve_ = np.array(curve)
         self.fit_report_ = FitReport(
-            solver,
-            reason,
+            self.solver,
+            result.reason,
             result.converged,
             result.message,
             result.objective,

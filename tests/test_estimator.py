@@ -315,7 +315,7 @@ def test_the_report_is_frozen_and_true(solver):
     assert {f.name for f in dataclasses.fields(report)} == {*fields.split(), "workspace_bytes"}
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.converged = False
-    assert report.solver == ("lbfgs" if solver == "auto" else solver)
+    assert report.solver == solver
     assert report.converged is True
     assert report.n_iter == model.n_iter_[0] == len(model.loss_curve_)
     assert report.n_passes >= report.n_iter

@@ -289,7 +289,7 @@ def test_precision_is_kept_or_raised_to_float64(ours, scipys, given, returned):
 @pytest.mark.skipif(np.finfo(np.longdouble).eps == np.finfo(np.float64).eps, reason="longdouble is float64 here")
 @pytest.mark.parametrize("function", [csoftmax.softmax, csoftmax.log_softmax])
 def test_scores_that_float64_cannot_hold_are_refused_not_rounded(function):
-    with pytest.raises(TypeError, match="longdouble|float128|lose"):
+    with pytest.raises(TypeError, match=r"longdouble|float128|lose"):
         function(np.zeros(3, np.longdouble))
 
 

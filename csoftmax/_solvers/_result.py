@@ -21,7 +21,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """Where a solver stopped, and why: `message` completes the sentence "the solver ..."."""
+    """Where a solver stopped, and why: `message` completes "the solver ..."; `reason` says why it ran as it did."""
 
     theta: Float64
     objective: float
@@ -31,3 +31,4 @@ class Result:
     n_iter: int
     converged: bool
     message: str
+    reason: str

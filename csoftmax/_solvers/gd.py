@@ -40,7 +40,9 @@ def gradient_descent(objective: Objective, start: Float64, options: Options) -> 
         f"(tol={options.tol:g}); raise max_iter, or learning_rate={options.learning_rate:g} "
         f"(up to {objective.safe_learning_rate():.2g} is safe here), or use solver='auto'"
     )
-    return Result(theta, value, float(abs(gradient).max()), np.nan, "unknown", n_iter, converged, message)
+    return Result(
+        theta, value, float(abs(gradient).max()), np.nan, "unknown", n_iter, converged, message, "it was asked for"
+    )
 
 
 def _largest_class_norm(objective: Objective, change: Float64) -> float:

@@ -1,0 +1,187 @@
+"""Models of the Hessian of J: a ladder from exact to cheap, each a positive definite matrix that can be solved.
+
+In standardised coordinates, with z_i the row x_i in these coordinates followed by 1 for the intercept, and p_i the
+probabilities of row i, the Hessian of J is
+
+    H = sum_i w_i (diag(p_i) - p_i p_i') (x) z_i z_i'  +  I (x) diag(penalty).
+
+Every model is taken from a subset of the rows (`Sample`), and orders a vector as (class, feature):
+
+    hessian     H itself, of size (K - 1)(d + 1): adding one vector to all classes changes no probability, so the
+                last class is held at zero and the direction is centred afterwards.
+    classes     K - 1 blocks of size d + 1, one for each direction q_k between the classes: the eigenvectors of
+                A = sum_i w_i (diag(p_i) - p_i p_i'), between which there is no curvature on average.
+    gram        a_k G in the same directions: one Gram matrix for all of them, its rows weighted by 1 - ||p_i||^2, times
+                the eigenvalues of A. At W = 0 it is proportional to the bound of Boehning (1992,
+                doi:10.1007/BF00048682).
+    diagonal    the diagonal of H.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotri
+
+from . import _core
+from ._typing import Float64
+
+# Rows of the workspace of the symmetric products.
+BLOCK = 1024
+# Directions whose eigenvalues lie within this factor share one Cholesky factor.
+SHARED = 2.0
+
+Solve = Callable[[Float64], Float64]
+
+
+class Sample(NamedTuple):
+    """Rows in standardised coordinates (m, D), their weights (m,), and the penalty's curvature (D,)."""
+
+    rows: Float64
+    weight: Float64
+    penalty: Float64
+
+    def probabilities(self, theta: Float64) -> Float64:
+        """(m, K) at coordinates (K, D); for a single row of coordinates (m, 1), of the second class."""
+        columns = len(theta)
+        scores = np.zeros((len(self.rows), max(2, columns)))
+        scores[:, -columns:] = self.rows @ theta.T
+        _core.softmax_rows(scores, 0, len(scores), BLOCK, False)
+        return np.ascontiguousarray(scores[:, -columns:])
+
+    def gram(self, factor: Float64) -> Float64:
+        """Lower triangle of sum_i w_i factor_i z_i z_i'."""
+        size = self.rows.shape[1]
+        out = np.empty((size, size))
+        root = np.sqrt(self.weight * np.maximum(factor, 0))
+        _core.weighted_gram(self.rows, root, out, np.empty((min(BLOCK, len(self.rows)), size)))
+        return out
+
+
+def hessian(sample: Sample, theta: Float64) -> Solve:
+    """The Hessian, factorised."""
+    n_columns, size = theta.shape
+    probability = sample.probabilities(theta)
+    if n_columns == 1:
+        return _one_block(sample, probability[:, 0] * (1 - probability[:, 0]))
+    free = n_columns - 1
+    out = np.empty((free * size, free * size))
+    block = min(BLOCK, len(sample.rows))
+    _core.hessian(
+        sample.rows,
+        np.ascontiguousarray(probability[:, :-1]),
+        sample.weight,
+        out,
+        np.empty((block, free * size)),
+        np.empty((block, free)),
+    )
+    # ||W||^2 with the last class at zero and centred: I - 11'/K between the classes.
+    for k in range(free):
+        for other in range(k + 1):
+            at = np.arange(size)
+            out[k * size + at, other * size + at] += sample.penalty * ((k == other) - 1 / n_columns)
+    solve = _cholesky(out)
+
+    def apply(gradient: Float64) -> Float64:
+        step = np.zeros((n_columns, size))
+        step[:-1] = solve(gradient[: free * size]).reshape(free, size)
+        step -= step.mean(axis=0)
+        return step.ravel()
+
+    return apply
+
+
+def classes(sample: Sample, theta: Float64) -> Solve:
+    """One block for each direction between the classes."""
+    probability = sample.probabilities(theta)
+    if len(theta) == 1:
+        return _one_block(sample, probability[:, 0] * (1 - probability[:, 0]))
+    _, directions = _directions(sample, probability)
+    variance = probability @ directions**2 - (probability @ directions) ** 2
+    return _in_directions(directions, [_one_block(sample, spread) for spread in variance.T], range(len(directions) - 1))
+
+
+def gram(sample: Sample, theta: Float64) -> Solve:
+    """One Gram matrix for all directions between the classes."""
+    probability = sample.probabilities(theta)
+    if len(theta) == 1:
+        return _one_block(sample, probability[:, 0] * (1 - probability[:, 0]))
+    sizes, directions = _directions(sample, probability)
+    uncertainty = 1 - np.einsum("ik,ik->i", probability, probability)
+    total = float(sample.weight @ uncertainty)
+    matrix = sample.gram(uncertainty / total if total > 0 else np.ones(len(uncertainty)))
+    sizes = np.maximum(sizes, 1e-12 * sizes[-1])
+    groups = np.floor(np.log(sizes / sizes[0]) / np.log(SHARED)).astype(int)
+    present, member = np.unique(groups, return_inverse=True)
+    solves = []
+    for number in range(len(present)):
+        scale = np.exp(np.log(sizes[member == number]).mean())
+        scaled = scale * matrix
+        np.einsum("jj->j", scaled)[:] += sample.penalty
+        solves.append(_cholesky(scaled))
+    return _in_directions(directions, solves, member)
+
+
+def diagonal(sample: Sample, theta: Float64) -> Solve:
+    """The diagonal of the Hessian."""
+    probability = sample.probabilities(theta)
+    spread = probability * (1 - probability) * sample.weight[:, None]
+    entries = np.zeros_like(theta)
+    for start in range(0, len(sample.rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        entries += spread[part].T @ sample.rows[part] ** 2
+    entries += sample.penalty
+    entries += 1e-12 * entries.max() + (entries.max() == 0)
+    return lambda gradient: gradient / entries.ravel()
+
+
+def _directions(sample: Sample, probability: Float64) -> tuple[Float64, Float64]:
+    """Eigenvalues, rising, and eigenvectors in columns of A, without the null direction of equal shifts."""
+    mixed = (probability * sample.weight[:, None]).T @ probability
+    values, vectors = np.linalg.eigh(np.diag(sample.weight @ probability) - mixed)
+    return np.maximum(values[1:], np.finfo(float).tiny), np.ascontiguousarray(vectors[:, 1:])
+
+
+def _in_directions(directions: Float64, solves: list[Solve], member: "np.typing.ArrayLike") -> Solve:
+    """Solves row k of the gradient's directions with solves[member[k]]."""
+    places = [np.flatnonzero(np.asarray(member) == number) for number in range(len(solves))]
+
+    def apply(gradient: Float64) -> Float64:
+        turned = directions.T @ gradient.reshape(len(directions), -1)
+        for mine, solve in zip(places, solves, strict=True):
+            turned[mine] = solve(turned[mine])
+        return (directions @ turned).ravel()
+
+    return apply
+
+
+def _one_block(sample: Sample, factor: Float64) -> Solve:
+    matrix = sample.gram(factor)
+    np.einsum("jj->j", matrix)[:] += sample.penalty
+    return _cholesky(matrix)
+
+
+def _cholesky(lower: Float64) -> Solve:
+    """Solver for a positive semi-definite matrix given by its lower triangle, which is overwritten.
+
+    Rounding, a constant feature, or fewer rows than features may leave it singular: the diagonal is raised, by parts of
+    its own size, until the factor exists.
+    """
+    entries = np.einsum("jj->j", lower)
+    ridge = 1e-13 * max(float(entries.mean()), np.finfo(float).tiny)
+    original = entries.copy()
+    while True:
+        entries[:] = original + ridge
+        # LAPACK sees the transpose: its upper triangle is our lower one.
+        factor, info = dpotrf(lower.T, lower=0, overwrite_a=0, clean=0)
+        if info == 0:
+            break
+        if not np.isfinite(original).all():
+            return lambda rows: rows.copy()
+        ridge *= 100
+
+    # A vector or rows of them: products with the inverse are quicker than solving with the factor, and the loop around
+    # does not need more digits than they keep.
+    inverse, _ = dpotri(factor, lower=0, overwrite_c=1)
+    inverse = np.triu(inverse) + np.triu(inverse, 1).T
+    return lambda rows: rows @ inverse
