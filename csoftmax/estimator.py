@@ -95,8 +95,8 @@ class SoftmaxRegression:
         Share of L1 in the penalty; 0 is the only value so far.
     solver : {"auto", "newton", "lbfgs", "gd"}, default="auto"
         "auto" corrects, as L-BFGS does, a model of the curvature that suits the shape of the data: the Hessian, one
-        block per class, one Gram matrix, or a diagonal. "newton" uses the Hessian of all rows at every iteration, "lbfgs"
-        no model. "gd" is the textbook batch gradient descent, for teaching and checking: constant `learning_rate`,
+        block per class, one Gram matrix, or a diagonal. "newton" uses the Hessian of all rows at every iteration,
+        "lbfgs" no model. "gd" is the textbook batch gradient descent, for teaching and checking: constant `learning_rate`,
         from zeros, until no class moves by more than `tol`.
     tol : float, default=1e-4
         Stop when the largest entry of the gradient of J, each feature centred and in units of its standard
