@@ -96,8 +96,8 @@ class SoftmaxRegression:
     solver : {"auto", "newton", "lbfgs", "gd"}, default="auto"
         "auto" corrects, as L-BFGS does, a model of the curvature that suits the shape of the data: the Hessian, one
         block per class, one Gram matrix, or a diagonal. "newton" uses the Hessian of all rows at every iteration,
-        "lbfgs" no model. "gd" is the textbook batch gradient descent, for teaching and checking: constant `learning_rate`,
-        from zeros, until no class moves by more than `tol`.
+        "lbfgs" no model. "gd" is the textbook batch gradient descent, for teaching and checking: constant
+        `learning_rate`, from zeros, until no class moves by more than `tol`.
     tol : float, default=1e-4
         Stop when the largest entry of the gradient of J, each feature centred and in units of its standard
         deviation, is at most `tol` and the estimated gap (J - J*) / max(J, 1e-3) at most tol / 100; the units of
