@@ -315,11 +315,11 @@ def pairs_backward(const double[:, ::1] steps, const double[:, ::1] turns, const
                    Py_ssize_t count, double[::1] vector, double[::1] shares):
     """First loop of L-BFGS's recursion, newest pair first: vector -= share turn, share = rho step.vector."""
     cdef:
-        Py_ssize_t slots = steps.shape[0], i, slot = newest
+        Py_ssize_t slots = steps.shape[0], _i, slot = newest
         blas_int n = <blas_int>vector.shape[0], one = 1
         double factor
     with nogil:
-        for i in range(count):
+        for _i in range(count):
             shares[slot] = rho[slot] * ddot(&n, <double*>&steps[slot, 0], &one, &vector[0], &one)
             factor = -shares[slot]
             daxpy(&n, &factor, <double*>&turns[slot, 0], &one, &vector[0], &one)
