@@ -24,8 +24,8 @@ def spread_scales() -> Data:
 def redundant() -> Data:
     """20000 x 100, K=10: 50 of the features are combinations of others."""
     return make_classification(
-        20000,
-        100,
+        n_samples=20000,
+        n_features=100,
         n_informative=40,
         n_redundant=50,
         n_classes=10,

@@ -34,8 +34,15 @@ def column_spread(X: _Array, weight: _Array, center: _Float64, unit: _Float64, t
 def row_lengths(X: _Array, center: _Float64, unit: _Float64, lengths: _Float64) -> None: ...
 def weighted_gram(Z: _Float64, root_weight: _Float64, out: _Float64, work: _Float64) -> None: ...
 def hessian(
-    Z: _Float64, probability: _Float64, weight: _Float64, out: _Float64, work: _Float64, factors: _Float64
+    Z: _Float64,
+    probability: _Float64,
+    weight: _Float64,
+    out: _Float64,
+    penalty: _Float64,
+    work: _Float64,
+    factors: _Float64,
 ) -> None: ...
+def invert(matrix: _Float64) -> bool: ...
 def pairs_backward(
     steps: _Float64, turns: _Float64, rho: _Float64, newest: int, count: int, vector: _Float64, shares: _Float64
 ) -> None: ...

@@ -10,6 +10,7 @@ from libc.math cimport sqrt
 from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, sgemm
+from scipy.linalg.cython_lapack cimport dpotrf, dpotri
 
 include "_blas_int.pxi"
 
@@ -50,6 +51,7 @@ cdef extern from "_kernel.h" nogil:
 
 cdef enum:
     ALIGNMENT = 64
+    SMALL_INVERSE = 256  # rows up to which LAPACK's threads are not worth waking
 
 
 # ---- BLAS -------------------------------------------------------------------------------------------------------
@@ -282,16 +284,24 @@ def weighted_gram(const double[:, ::1] Z, const double[::1] root_weight, double[
 
 
 def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const double[::1] weight, double[:, ::1] out,
-            double[:, ::1] work, double[:, ::1] factors):
-    """Lower triangle of out = sum_i weight_i (diag(p_i) - p_i p_i') (x) z_i z_i' over the columns of `probability`.
+            const double[::1] penalty, double[:, ::1] work, double[:, ::1] factors):
+    """Lower triangle of out = sum_i weight_i (diag(p_i) - p_i p_i') (x) z_i z_i' + (I - 11'/K) (x) diag(penalty).
+
+    Over the first K - 1 classes, the columns of `probability`: a step with the last class at zero, centred afterwards,
+    has the curvature I - 11'/K in the penalty.
 
     The part of p p' is one symmetric product of the rows p_i (x) z_i, that of diag(p) one for each class. work holds a
     block of those rows, factors as many rows of probabilities.
     """
     cdef Py_ssize_t n = Z.shape[0], d = Z.shape[1], n_classes = probability.shape[1], size = d * n_classes
-    cdef Py_ssize_t i = 0, r, k, rows
+    cdef Py_ssize_t i = 0, r, k, other, rows
+    cdef double shared = -1.0 / (n_classes + 1)
     with nogil:
         memset(&out[0, 0], 0, size * size * sizeof(double))
+        for k in range(n_classes):
+            for other in range(k + 1):
+                for r in range(d):
+                    out[k * d + r, other * d + r] = penalty[r] * (shared + (k == other))
         while i < n:
             rows = min(work.shape[0], n - i)
             for r in range(rows):
@@ -307,6 +317,61 @@ def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const doub
                 scale_rows(rows, d, &Z[i, 0], &factors[0, k], n_classes, &work[0, 0], d)
                 add_gram(1, rows, d, &work[0, 0], &out[k * d, k * d], size)
             i += rows
+
+
+def invert(double[:, ::1] matrix):
+    """Inverse, in place, of the positive definite matrix given by its lower triangle; False if it is not definite."""
+    cdef:
+        char upper = b'U'
+        blas_int n = <blas_int>matrix.shape[0], info
+    with nogil:
+        if n <= SMALL_INVERSE:
+            mirror(matrix)
+            info = sweep(matrix)
+        else:
+            # To LAPACK the matrix is its transpose, so our lower triangle is its upper one.
+            dpotrf(&upper, &n, &matrix[0, 0], &n, &info)
+            if info == 0:
+                dpotri(&upper, &n, &matrix[0, 0], &n, &info)
+        mirror(matrix)
+    return info == 0
+
+
+cdef void mirror(double[:, ::1] matrix) noexcept nogil:
+    """The upper triangle from the lower one."""
+    cdef Py_ssize_t i, j
+    for i in range(matrix.shape[0]):
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
+
+
+cdef int sweep(double[:, ::1] matrix) noexcept nogil:
+    """Gauss-Jordan inversion in place, without pivoting, which a positive definite matrix does not need.
+
+    OpenBLAS gives even a 20 x 20 factorisation to all its threads, and waits for them.
+    """
+    cdef:
+        Py_ssize_t n = matrix.shape[0], i, j, k
+        double pivot, factor
+        double *row
+        double *pivot_row
+    for k in range(n):
+        pivot_row = &matrix[k, 0]
+        pivot = pivot_row[k]
+        if not pivot > 0:
+            return 1
+        pivot_row[k] = 1
+        for j in range(n):
+            pivot_row[j] /= pivot
+        for i in range(n):
+            row = &matrix[i, 0]
+            factor = row[k]
+            if i == k or factor == 0:
+                continue
+            row[k] = 0
+            for j in range(n):
+                row[j] -= factor * pivot_row[j]
+    return 0
 
 
 # ---- L-BFGS -----------------------------------------------------------------------------------------------------

@@ -21,14 +21,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotri
 
 from . import _core
 from ._typing import Float64
 
-# Rows of the workspace of the symmetric products.
+# Rows of the workspace of the symmetric products. OpenBLAS keeps one of SMALL_PRODUCT multiplications on one thread:
+# waking others for less costs more than it gains, and on a busy machine many times more.
 BLOCK = 1024
-# Directions whose eigenvalues lie within this factor share one Cholesky factor.
+SMALL_PRODUCT = 2**18
+# Directions whose eigenvalues lie within this factor share one inverse.
 SHARED = 2.0
 
 Solve = Callable[[Float64], Float64]
@@ -44,9 +45,11 @@ class Sample(NamedTuple):
     def probabilities(self, theta: Float64) -> Float64:
         """(m, K) at coordinates (K, D); for a single row of coordinates (m, 1), of the second class."""
         columns = len(theta)
-        scores = np.zeros((len(self.rows), max(2, columns)))
-        scores[:, -columns:] = self.rows @ theta.T
-        _core.softmax_rows(scores, 0, len(scores), BLOCK, False)
+        m, size = self.rows.shape
+        both = np.vstack([np.zeros((1, size)), theta]) if columns == 1 else theta
+        scores = np.empty((m, len(both)))
+        _core.scores(self.rows, both, np.zeros(len(both)), 0, m, _block(m, size * len(both)), scores)
+        _core.softmax_rows(scores, 0, m, BLOCK, False)
         return np.ascontiguousarray(scores[:, -columns:])
 
     def gram(self, factor: Float64) -> Float64:
@@ -54,8 +57,14 @@ class Sample(NamedTuple):
         size = self.rows.shape[1]
         out = np.empty((size, size))
         root = np.sqrt(self.weight * np.maximum(factor, 0))
-        _core.weighted_gram(self.rows, root, out, np.empty((min(BLOCK, len(self.rows)), size)))
+        _core.weighted_gram(self.rows, root, out, np.empty((_block(len(self.rows), size**2), size)))
         return out
+
+
+def _block(n_rows: int, work_per_row: int) -> int:
+    """Rows of a block: few enough for one thread of BLAS if at least 16 are, else as many as there is space for."""
+    few = SMALL_PRODUCT // work_per_row
+    return max(1, min(n_rows, few if few >= 16 else BLOCK))
 
 
 def hessian(sample: Sample, theta: Float64) -> Solve:
@@ -66,21 +75,17 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
         return _one_block(sample, probability[:, 0] * (1 - probability[:, 0]))
     free = n_columns - 1
     out = np.empty((free * size, free * size))
-    block = min(BLOCK, len(sample.rows))
+    block = _block(len(sample.rows), (free * size) ** 2)
     _core.hessian(
         sample.rows,
         np.ascontiguousarray(probability[:, :-1]),
         sample.weight,
         out,
+        sample.penalty,
         np.empty((block, free * size)),
         np.empty((block, free)),
     )
-    # ||W||^2 with the last class at zero and centred: I - 11'/K between the classes.
-    for k in range(free):
-        for other in range(k + 1):
-            at = np.arange(size)
-            out[k * size + at, other * size + at] += sample.penalty * ((k == other) - 1 / n_columns)
-    solve = _cholesky(out)
+    solve = _inverse(out)
 
     def apply(gradient: Float64) -> Float64:
         step = np.zeros((n_columns, size))
@@ -118,7 +123,7 @@ def gram(sample: Sample, theta: Float64) -> Solve:
         scale = np.exp(np.log(sizes[member == number]).mean())
         scaled = scale * matrix
         np.einsum("jj->j", scaled)[:] += sample.penalty
-        solves.append(_cholesky(scaled))
+        solves.append(_inverse(scaled))
     return _in_directions(directions, solves, member)
 
 
@@ -158,30 +163,23 @@ def _in_directions(directions: Float64, solves: list[Solve], member: "np.typing.
 def _one_block(sample: Sample, factor: Float64) -> Solve:
     matrix = sample.gram(factor)
     np.einsum("jj->j", matrix)[:] += sample.penalty
-    return _cholesky(matrix)
+    return _inverse(matrix)
 
 
-def _cholesky(lower: Float64) -> Solve:
-    """Solver for a positive semi-definite matrix given by its lower triangle, which is overwritten.
+def _inverse(lower: Float64) -> Solve:
+    """Product with the inverse of a positive semi-definite matrix given by its lower triangle.
 
     Rounding, a constant feature, or fewer rows than features may leave it singular: the diagonal is raised, by parts of
-    its own size, until the factor exists.
+    its own size, until it is not. Products with the inverse are quicker than solving with a factor, and the loop around
+    does not need the digits that they lose.
     """
     entries = np.einsum("jj->j", lower)
-    ridge = 1e-13 * max(float(entries.mean()), np.finfo(float).tiny)
-    original = entries.copy()
+    ridge = 1e-13 * max(float(entries.sum()) / len(entries), np.finfo(float).tiny)
+    if not np.isfinite(ridge):
+        return lambda rows: rows.copy()
     while True:
-        entries[:] = original + ridge
-        # LAPACK sees the transpose: its upper triangle is our lower one.
-        factor, info = dpotrf(lower.T, lower=0, overwrite_a=0, clean=0)
-        if info == 0:
-            break
-        if not np.isfinite(original).all():
-            return lambda rows: rows.copy()
+        inverse = lower.copy()
+        np.einsum("jj->j", inverse)[:] += ridge
+        if _core.invert(inverse):
+            return lambda rows: rows @ inverse
         ridge *= 100
-
-    # A vector or rows of them: products with the inverse are quicker than solving with the factor, and the loop around
-    # does not need more digits than they keep.
-    inverse, _ = dpotri(factor, lower=0, overwrite_c=1)
-    inverse = np.triu(inverse) + np.triu(inverse, 1).T
-    return lambda rows: rows @ inverse

@@ -77,134 +77,210 @@ class Setting:
     interval: int
     history: int
     exact: bool  # the model is the Hessian but for sampling: its decrement is the gap
+    fits: bool = True  # into memory
+    pays: bool = True
 
 
 def lbfgs(objective: Objective, start: Float64, options: Options) -> Result:
     """Plain L-BFGS in standardised coordinates."""
-    return _minimise(objective, start, options, Setting("it was asked for", None, 0, 0, _history(objective), False))
+    return minimise(objective, start, options, Setting("it was asked for", None, 0, 0, _history(objective), False))
 
 
 def newton(objective: Objective, start: Float64, options: Options) -> Result:
     """Newton's method with the exact Hessian."""
     setting = Setting("it was asked for", _curvature.hessian, objective.n_rows, 1, 0, True)
-    return _minimise(objective, start, options, setting)
+    return minimise(objective, start, options, setting)
 
 
 def auto(objective: Objective, start: Float64, options: Options) -> Result:
     """The setting that suits the shape of the data."""
-    return _minimise(objective, start, options, choose(objective))
+    return minimise(objective, start, options, choose(objective))
 
 
 def choose(objective: Objective) -> Setting:
-    """The first rung of the ladder whose making costs few enough passes.
+    """The first rung of the ladder that pays."""
+    return next(setting for setting in ladder(objective) if setting.pays)
 
-    Costs are counted in multiplications. The subset of rows is as large as about one pass's worth of work allows, and
-    at least some multiple of the number of features, as far as memory goes.
+
+def ladder(objective: Objective) -> list[Setting]:
+    """Every model for this shape, the most exact first, and whether making it costs few enough passes and bytes.
+
+    Costs are counted in multiplications, a pass over X with few columns as one with 8. A model is made from as many
+    rows as one pass's worth of work allows, at least some multiple of its size, as far as memory goes: a Hessian from
+    too few rows misleads, while the block models only start what the pairs of L-BFGS complete.
     """
     n, size, columns = objective.n_rows, objective.n_coordinates, objective.n_columns
     free = max(1, columns - 1)
+    full = free * size
     one_pass = 4 * n * size * max(columns, 8) + 1e6
     most = max(1, SAMPLE_BYTES // (8 * size))
 
-    def rows(least: int, work_per_row: int) -> int:
-        return int(min(n, most, max(least, one_pass / work_per_row)))
+    def rung(name: str, least: int, row: int, factor: float, limit: float, interval: int | None, fits: bool) -> Setting:
+        m = int(min(n, most, max(least, one_pass / row)))
+        cost = (m * row + factor) / one_pass
+        every = interval or int(np.clip(round(3 * cost), 1, 10))
+        reason = (
+            f"curvature model {name!r} on {m} of {n} rows costs {cost:.2g} passes, at most every {every} iterations"
+        )
+        exact = name == "hessian"
+        return Setting(
+            reason,
+            getattr(_curvature, name),
+            m,
+            every,
+            0 if exact else _history(objective),
+            exact,
+            fits,
+            fits and m >= min(n, least // 2) and cost <= limit,
+        )
 
-    def setting(name: str, m: int, cost: float, interval: int, exact: bool) -> Setting:
-        reason = f"curvature model {name!r} on {m} of {n} rows costs {cost:.2g} passes, one every {interval} iterations"
-        return Setting(reason, getattr(_curvature, name), m, interval, 0 if exact else _history(objective), exact)
-
-    full = free * size
-    m = rows(20 * full, full**2)
-    cost = (m * full**2 + full**3 / 3) / one_pass
-    if (cost <= 8 and m >= min(n, 10 * full) and full <= 3000) or (columns == 1 and full <= 1000):
-        return setting("hessian", m, cost, max(1, min(10, round(3 * cost))), True)
-    m = rows(max(2000, 10 * size), free * size**2)
-    cost = free * (m * size**2 + size**3 / 3) / one_pass
-    if cost <= 4 and m >= min(n, 4 * size) and 8 * free * size**2 <= SAMPLE_BYTES:
-        return setting("classes", m, cost, 20, False)
-    m = rows(max(2000, 10 * size), size**2)
-    cost = (m * size**2 + size**3) / one_pass
-    if cost <= 30 and 8 * size**2 <= SAMPLE_BYTES:
-        return setting("gram", m, cost, 20, False)
-    m = min(n, most)
-    return setting("diagonal", m, m * size * columns / one_pass, 10, False)
+    fits_square = 8 * size**2 <= SAMPLE_BYTES
+    few, small = max(2000, 10 * size), 16 * full**2 <= SAMPLE_BYTES
+    return [
+        rung("hessian", 20 * full, full**2, full**3 / 3, np.inf if columns == 1 and full <= 1000 else 8, None, small),
+        rung("classes", few, free * size**2, free * size**3 / 3, 4, 20, 8 * full * size <= SAMPLE_BYTES),
+        rung("gram", few, size**2, size**3, 30, 20, fits_square),
+        rung("diagonal", min(n, 2000), size * columns, 0, np.inf, 10, True),
+        Setting("no curvature model fits into memory", None, 0, 0, _history(objective), False),
+    ]
 
 
 def _history(objective: Objective) -> int:
     return int(np.clip(HISTORY_BYTES // (16 * objective.size), 3, 30))
 
 
-def _minimise(objective: Objective, start: Float64, options: Options, setting: Setting) -> Result:
-    theta = start.copy()
-    value, gradient = objective.value_gradient(theta)
-    curve = [value]
-    sample = objective.sample(setting.n_rows) if setting.model else None
-    scaling = 1 / objective.curvature_diagonal()
-    pairs = Pairs(setting.history, objective.size)
-    solve: Callable[[Float64], Float64] = lambda vector: scaling * vector  # noqa: E731
-    n_iter, age, direction = 0, -1, np.zeros(0)
+def minimise(objective: Objective, start: Float64, options: Options, setting: Setting) -> Result:
+    """Minimise J until the gradient test and the gap test of `SoftmaxRegression` both hold."""
+    state = _State(objective, start, options, setting)
+    while True:
+        state.renew_model()
+        state.turn()
+        if verdict := state.verdict():
+            return state.result(*verdict)
+        if not state.search():
+            if state.forget():
+                continue
+            return state.result(*state.exhausted())
+        if options.monitor(state.n_iter, state.value, state.norm):
+            return state.result(False, "was stopped by the callback")
 
-    def result(converged: bool, message: str) -> Result:
-        kind = "bound" if bound <= allowed or not np.isfinite(gap) else "estimate"
-        return Result(
-            theta, value, norm, bound if kind == "bound" else gap, kind, n_iter, converged, message, setting.reason
+
+class _State:
+    """The iterate of `minimise`, and what it knows of the curvature."""
+
+    def __init__(self, objective: Objective, start: Float64, options: Options, setting: Setting) -> None:
+        self.objective, self.options, self.setting = objective, options, setting
+        self.theta = start.copy()
+        self.value, self.gradient = objective.value_gradient(self.theta)
+        self.curve = [self.value]
+        self.direction = self.last = np.zeros(0)
+        self.gap = self.bound = np.inf
+        self.n_iter = 0
+        self._pairs = Pairs(setting.history, objective.size)
+        self._sample = objective.sample(setting.n_rows) if setting.model else None
+        self._age = -1  # iterations since the model was made; it is made when this is negative
+        self._scaling = 1 / objective.curvature_diagonal()
+        self._solve: Solve = self._scale
+
+    @property
+    def norm(self) -> float:
+        """Largest entry of the gradient."""
+        return float(abs(self.gradient).max(initial=0.0))
+
+    @property
+    def allowed(self) -> float:
+        """The gap that ends the fit."""
+        return self.options.tol / 100 * max(self.value, 1e-3)
+
+    def renew_model(self) -> None:
+        """Make the model of the curvature anew at theta, if it is time."""
+        if self._sample is None or self.setting.model is None or 0 <= self._age < self.setting.interval:
+            return
+        self._solve = self.setting.model(self._sample, self.theta.reshape(self.objective.n_columns, -1))
+        self._age = 0
+        if self.setting.exact:
+            self._pairs.clear()
+
+    def turn(self) -> None:
+        """The direction -H g, and the estimates of the gap that come with it."""
+        self.last = self.direction
+        self.direction = -self._pairs.inverse_times(self.gradient, self._solve, self.setting.exact)
+        self.gap = -float(self.direction @ self.gradient) / 2
+        if not self.setting.exact:
+            # The decrement of a corrected model falls short of the gap; where J falls geometrically, what it fell by
+            # over a tenth of the iterations, or over five, exceeds what is left.
+            window = min(self.n_iter, max(5, self.n_iter // 10))
+            self.gap = max(self.gap, self.curve[-1 - window] - self.value)
+        if self.norm <= self.options.tol or self.n_iter == self.options.max_iter:
+            self.bound = self.objective.gap_bound(self.theta, self.value, self.gradient)
+
+    def verdict(self) -> tuple[bool, str] | None:
+        """(converged, why) if the fit ends here."""
+        tol, norm = self.options.tol, self.norm
+        gap = min(self.gap, self.bound)
+        if norm <= tol and gap <= self.allowed and (tol > 0 or norm == 0):
+            if self.objective.alpha == 0 and self.last.size and self.objective.recedes(self.last):
+                return False, _separable("J falls for ever along the last step")
+            return True, f"converged: gradient {norm:.2g} and gap {gap:.2g} are within tol={tol:g}"
+        if self.objective.is_separated(self.value):
+            return False, _separable("every row is on the right side")
+        if self.n_iter == self.options.max_iter:
+            return False, (
+                f"reached max_iter={self.n_iter} with a gradient of {norm:.2g} and an estimated gap of {gap:.2g} to an "
+                f"objective of {self.value:.6g} (tol={tol:g}); raise max_iter or tol"
+            )
+        return None
+
+    def search(self) -> bool:
+        """Move along the direction; False where rounding hides any point that is better."""
+        slope = float(self.direction @ self.gradient)
+        found = _line_search(
+            self.objective.value_gradient, self.theta, self.value, slope, self.direction, self.objective.precision
+        )
+        if found is None:
+            return False
+        step, self.value, gradient = found
+        self._pairs.add(step * self.direction, gradient - self.gradient)
+        self.theta += step * self.direction
+        self.gradient = gradient
+        self.curve.append(self.value)
+        self.n_iter += 1
+        self._age += 1
+        return True
+
+    def forget(self) -> bool:
+        """Drop what may have misled the direction; False if there is nothing to drop."""
+        if not self._pairs.count and self._age <= 0:
+            return False
+        self._pairs.clear()
+        self._age = -1 if self.setting.model else 0
+        return True
+
+    def exhausted(self) -> tuple[bool, str]:
+        """The verdict where no step helps: converged if the gap is as small as rounding lets it be."""
+        gap = -float(self.direction @ self.gradient) / 2
+        return gap <= 100 * self.objective.precision * max(self.value, 1e-3), (
+            f"stopped where rounding hides any further descent, with a gradient of {self.norm:.2g} and an estimated "
+            f"gap of {gap:.2g}; tol={self.options.tol:g} asks for more than this dtype holds"
         )
 
-    while True:
-        if setting.model and sample is not None and (age < 0 or age >= setting.interval):
-            solve = setting.model(sample, theta.reshape(objective.n_columns, -1))
-            age = 0
-            if setting.exact:
-                pairs.clear()
-        last = direction
-        direction = -pairs.inverse_times(gradient, solve, setting.exact)
-        slope = float(direction @ gradient)
-        norm = float(abs(gradient).max(initial=0.0))
-        allowed = options.tol / 100 * max(value, 1e-3)
-        gap = -slope / 2
-        if not setting.exact:
-            # The decrement of a corrected model falls short of the gap; where J falls geometrically, what it fell by
-            # over a tenth of the iterations exceeds what is left.
-            window = max(5, n_iter // 10)
-            gap = max(gap, curve[-1 - window] - value) if n_iter >= window else max(gap, curve[0] - value)
-        last_look = norm <= options.tol or n_iter == options.max_iter
-        bound = objective.gap_bound(theta, value, gradient) if last_look else np.inf
-        if norm <= options.tol and min(gap, bound) <= allowed and (options.tol > 0 or norm == 0):
-            if objective.alpha == 0 and last.size and objective.recedes(last):
-                return result(False, _separable("J falls for ever along the last step"))
-            return result(
-                True, f"converged: gradient {norm:.2g} and gap {min(gap, bound):.2g} within tol={options.tol:g}"
-            )
-        if objective.is_separated(value):
-            return result(False, _separable("every row is on the right side"))
-        if n_iter == options.max_iter:
-            return result(
-                False,
-                f"reached max_iter={n_iter} with a gradient of {norm:.2g} and an estimated gap of {gap:.2g} to an "
-                f"objective of {value:.6g} (tol={options.tol:g}); raise max_iter or tol",
-            )
-        found = _line_search(objective.value_gradient, theta, value, slope, direction, objective.precision)
-        if found is None and (pairs.count or age > 0):
-            pairs.clear()
-            age = -1 if setting.model else 0
-            continue
-        if found is None:
-            return result(
-                min(-slope / 2, bound) <= 100 * objective.precision * max(value, 1e-3),
-                f"stopped where rounding hides any further descent, with a gradient of {norm:.2g} and an estimated gap "
-                f"of {-slope / 2:.2g}; tol={options.tol:g} asks for more than this dtype holds",
-            )
-        step, value, new_gradient = found
-        n_iter += 1
-        age += 1
-        moved, turned = step * direction, new_gradient - gradient
-        theta += moved
-        gradient = new_gradient
-        curve.append(value)
-        pairs.add(moved, turned)
-        if options.monitor(n_iter, value, float(abs(gradient).max())):
-            norm = float(abs(gradient).max())
-            return result(False, "was stopped by the callback")
+    def result(self, converged: bool, message: str) -> Result:
+        """What the solver returns."""
+        bounded = self.bound <= self.allowed or not np.isfinite(self.gap)
+        return Result(
+            self.theta,
+            self.value,
+            self.norm,
+            self.bound if bounded else self.gap,
+            "bound" if bounded else "estimate",
+            self.n_iter,
+            converged,
+            message,
+            self.setting.reason,
+        )
+
+    def _scale(self, vector: Float64) -> Float64:
+        return self._scaling * vector
 
 
 def _separable(why: str) -> str:
