@@ -29,9 +29,10 @@ if sanitize:
 
 # SciPy's BLAS takes 32-bit integers up to 1.17; later it exports their type as blas_int.
 blas_pxd = Path(scipy.linalg.__file__).with_name("cython_blas.pxd").read_text()
-Path("csoftmax/_blas_int.pxi").write_text(
-    "from scipy.linalg.cython_blas cimport blas_int\n" if "blas_int" in blas_pxd else "ctypedef int blas_int\n"
-)
+blas_int = "from scipy.linalg.cython_blas cimport blas_int\n" if "blas_int" in blas_pxd else "ctypedef int blas_int\n"
+include = Path("csoftmax/_blas_int.pxi")
+if not include.exists() or include.read_text() != blas_int:
+    include.write_text(blas_int)
 
 core = Extension(
     "csoftmax._core",

@@ -10,7 +10,7 @@ from libc.math cimport sqrt
 from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, sgemm
-from scipy.linalg.cython_lapack cimport dpotrf, dpotri
+from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
 
 include "_blas_int.pxi"
 
@@ -51,7 +51,7 @@ cdef extern from "_kernel.h" nogil:
 
 cdef enum:
     ALIGNMENT = 64
-    SMALL_INVERSE = 256  # rows up to which LAPACK's threads are not worth waking
+    SMALL_FACTOR = 256  # rows up to which LAPACK's threads are not worth waking
 
 
 # ---- BLAS -------------------------------------------------------------------------------------------------------
@@ -99,6 +99,8 @@ def loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1
     place, and into the gradient while they are in the cache: X is read from memory once.
     """
     cdef Py_ssize_t i
+    if work.shape[0] < workspace_size(X.shape[1], coef.shape[0], block, tiled, sizeof(floating)):
+        raise ValueError("work is too small: the instruction set was changed since it was made")
     with nogil:
         for i in range(first, last):
             losses[i] = _loss_gradient(X, y, weight, coef, intercept, i * chunk, min((i + 1) * chunk, X.shape[0]),
@@ -319,59 +321,56 @@ def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const doub
             i += rows
 
 
-def invert(double[:, ::1] matrix):
-    """Inverse, in place, of the positive definite matrix given by its lower triangle; False if it is not definite."""
+def factorise(double[:, ::1] matrix):
+    """Cholesky factor L, in place, of the positive definite matrix given by its lower triangle; False if it is not one.
+
+    OpenBLAS gives even a 20 x 20 factorisation to all its threads, and waits for them: small ones are done here.
+    """
     cdef:
         char upper = b'U'
-        blas_int n = <blas_int>matrix.shape[0], info
+        blas_int n = <blas_int>matrix.shape[0], one = 1, length, info = 0
+        Py_ssize_t i, j
+        double pivot, share
     with nogil:
-        if n <= SMALL_INVERSE:
-            mirror(matrix)
-            info = sweep(matrix)
-        else:
+        if n > SMALL_FACTOR:
             # To LAPACK the matrix is its transpose, so our lower triangle is its upper one.
             dpotrf(&upper, &n, &matrix[0, 0], &n, &info)
-            if info == 0:
-                dpotri(&upper, &n, &matrix[0, 0], &n, &info)
-        mirror(matrix)
+        else:
+            for i in range(n):
+                for j in range(i):
+                    length = <blas_int>j
+                    share = ddot(&length, &matrix[i, 0], &one, &matrix[j, 0], &one)
+                    matrix[i, j] = (matrix[i, j] - share) / matrix[j, j]
+                length = <blas_int>i
+                pivot = matrix[i, i] - ddot(&length, &matrix[i, 0], &one, &matrix[i, 0], &one)
+                if not pivot > 0:
+                    info = 1
+                    break
+                matrix[i, i] = sqrt(pivot)
     return info == 0
 
 
-cdef void mirror(double[:, ::1] matrix) noexcept nogil:
-    """The upper triangle from the lower one."""
-    cdef Py_ssize_t i, j
-    for i in range(matrix.shape[0]):
-        for j in range(i):
-            matrix[j, i] = matrix[i, j]
-
-
-cdef int sweep(double[:, ::1] matrix) noexcept nogil:
-    """Gauss-Jordan inversion in place, without pivoting, which a positive definite matrix does not need.
-
-    OpenBLAS gives even a 20 x 20 factorisation to all its threads, and waits for them.
-    """
+def solve(const double[:, ::1] factor, double[:, ::1] rows):
+    """Each of the rows x, in place, to the solution of L L' y = x; L is the lower triangle of factor."""
     cdef:
-        Py_ssize_t n = matrix.shape[0], i, j, k
-        double pivot, factor
-        double *row
-        double *pivot_row
-    for k in range(n):
-        pivot_row = &matrix[k, 0]
-        pivot = pivot_row[k]
-        if not pivot > 0:
-            return 1
-        pivot_row[k] = 1
-        for j in range(n):
-            pivot_row[j] /= pivot
-        for i in range(n):
-            row = &matrix[i, 0]
-            factor = row[k]
-            if i == k or factor == 0:
-                continue
-            row[k] = 0
-            for j in range(n):
-                row[j] -= factor * pivot_row[j]
-    return 0
+        char upper = b'U'
+        blas_int n = <blas_int>factor.shape[0], m = <blas_int>rows.shape[0], one = 1, length, info
+        Py_ssize_t r, i
+        double share
+    with nogil:
+        if n > SMALL_FACTOR and m >= 4:
+            dpotrs(&upper, &n, &m, <double*>&factor[0, 0], &n, &rows[0, 0], &n, &info)
+        else:
+            for r in range(m):
+                for i in range(n):
+                    length = <blas_int>i
+                    share = ddot(&length, <double*>&factor[i, 0], &one, &rows[r, 0], &one)
+                    rows[r, i] = (rows[r, i] - share) / factor[i, i]
+                for i in range(n - 1, -1, -1):
+                    length = <blas_int>i
+                    rows[r, i] /= factor[i, i]
+                    share = -rows[r, i]
+                    daxpy(&length, &share, <double*>&factor[i, 0], &one, &rows[r, 0], &one)
 
 
 # ---- L-BFGS -----------------------------------------------------------------------------------------------------

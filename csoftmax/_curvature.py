@@ -29,7 +29,7 @@ from ._typing import Float64
 # waking others for less costs more than it gains, and on a busy machine many times more.
 BLOCK = 1024
 SMALL_PRODUCT = 2**18
-# Directions whose eigenvalues lie within this factor share one inverse.
+# Directions whose eigenvalues lie within this factor share one factor.
 SHARED = 2.0
 
 Solve = Callable[[Float64], Float64]
@@ -85,7 +85,7 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
         np.empty((block, free * size)),
         np.empty((block, free)),
     )
-    solve = _inverse(out)
+    solve = _solver(out)
 
     def apply(gradient: Float64) -> Float64:
         step = np.zeros((n_columns, size))
@@ -123,7 +123,7 @@ def gram(sample: Sample, theta: Float64) -> Solve:
         scale = np.exp(np.log(sizes[member == number]).mean())
         scaled = scale * matrix
         np.einsum("jj->j", scaled)[:] += sample.penalty
-        solves.append(_inverse(scaled))
+        solves.append(_solver(scaled))
     return _in_directions(directions, solves, member)
 
 
@@ -136,8 +136,9 @@ def diagonal(sample: Sample, theta: Float64) -> Solve:
         part = slice(start, start + BLOCK)
         entries += spread[part].T @ sample.rows[part] ** 2
     entries += sample.penalty
-    entries += 1e-12 * entries.max() + (entries.max() == 0)
-    return lambda gradient: gradient / entries.ravel()
+    with np.errstate(divide="ignore"):
+        inverse = np.where(entries > 0, 1 / entries, 0.0).ravel()
+    return lambda gradient: gradient * inverse
 
 
 def _directions(sample: Sample, probability: Float64) -> tuple[Float64, Float64]:
@@ -163,23 +164,31 @@ def _in_directions(directions: Float64, solves: list[Solve], member: "np.typing.
 def _one_block(sample: Sample, factor: Float64) -> Solve:
     matrix = sample.gram(factor)
     np.einsum("jj->j", matrix)[:] += sample.penalty
-    return _inverse(matrix)
+    return _solver(matrix)
 
 
-def _inverse(lower: Float64) -> Solve:
-    """Product with the inverse of a positive semi-definite matrix given by its lower triangle.
+def _solver(lower: Float64) -> Solve:
+    """Solver for a positive semi-definite matrix given by its lower triangle.
 
-    Rounding, a constant feature, or fewer rows than features may leave it singular: the diagonal is raised, by parts of
-    its own size, until it is not. Products with the inverse are quicker than solving with a factor, and the loop around
-    does not need the digits that they lose.
+    The matrix is brought to a diagonal of ones, so that a feature with a huge penalty does not drown the others.
+    Rounding, or fewer rows than features, may leave it singular: then the diagonal is raised until it is not.
     """
     entries = np.einsum("jj->j", lower)
-    ridge = 1e-13 * max(float(entries.sum()) / len(entries), np.finfo(float).tiny)
-    if not np.isfinite(ridge):
-        return lambda rows: rows.copy()
+    with np.errstate(divide="ignore"):
+        unit = np.where(entries > 0, 1 / np.sqrt(entries), 0.0)  # 0 for a constant feature, and for an infinite penalty
+    scaled = np.nan_to_num(lower * unit * unit[:, None])
+    ridge = 1e-13
     while True:
-        inverse = lower.copy()
-        np.einsum("jj->j", inverse)[:] += ridge
-        if _core.invert(inverse):
-            return lambda rows: rows @ inverse
+        factor = scaled.copy()
+        np.einsum("jj->j", factor)[:] = 1 + ridge
+        if _core.factorise(factor):
+            break
         ridge *= 100
+
+    def solve(rows: Float64) -> Float64:
+        answer = np.atleast_2d(rows * unit)
+        _core.solve(factor, answer)
+        answer *= unit
+        return answer.reshape(rows.shape)
+
+    return solve

@@ -34,7 +34,7 @@ def softmax(scores: npt.ArrayLike, axis: int = -1) -> Array:
     Returns
     -------
     ndarray of the shape of `scores`
-        Not negative, adding up to 1 along `axis`. NaN where a score is NaN or plus infinity.
+        Not negative, adding up to 1 along `axis`. A row with NaN or plus infinity, or of minus infinities, is NaN.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def loss_gradient(
         raise ValueError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
     matrix = as_matrix(X)
     n, d = matrix.shape
-    weights = as_floats(as_matrix(coef, "coef"), "coef")
+    weights = as_matrix(coef, "coef")
     n_classes = len(weights)
     if n_classes < 2 or weights.shape[1] != d:
         raise ValueError(
@@ -137,11 +137,14 @@ def loss_gradient(
     weight = as_sample_weight(sample_weight, n)
     workers = threads(n_threads)
     check_finite(matrix, "X", workers)
-    for values, name in ((weights, "coef"), (offsets := as_floats(offsets, "intercept"), "intercept")):
-        check_finite(values, name)
+    with np.errstate(over="ignore"):
+        weights = weights.astype(matrix.dtype, copy=False)
+        offsets = as_floats(offsets, "intercept").astype(matrix.dtype, copy=False)
+    check_finite(weights, f"coef in {matrix.dtype}")
+    check_finite(offsets, f"intercept in {matrix.dtype}")
     total = weight.sum()
     run_pass = LossPass(matrix, labels.astype(np.int32), (weight / total).astype(matrix.dtype), n_classes, workers)
-    loss, by_coef, by_intercept = run_pass(weights.astype(matrix.dtype), offsets.astype(matrix.dtype))
+    loss, by_coef, by_intercept = run_pass(weights, offsets)
     if reduction == "sum":
         loss, by_coef, by_intercept = loss * total, by_coef * total, by_intercept * total
     return float(loss), by_coef.astype(matrix.dtype, copy=False), by_intercept.astype(matrix.dtype, copy=False)

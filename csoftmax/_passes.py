@@ -39,6 +39,7 @@ class Plan(NamedTuple):
     @classmethod
     def of(cls, n: int, d: int, n_columns: int, itemsize: int, tiled: bool | None = None) -> "Plan":
         """The plan for a shape; `tiled` forces the kernel."""
+        n = max(n, 1)
         if tiled is None:
             tiled = n_columns <= TILE_COLUMNS and d * max(n_columns, 64 // itemsize) * itemsize <= TILE_BYTES
         fat = not tiled and 16 * d * n_columns > SMALL_GEMM

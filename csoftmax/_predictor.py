@@ -3,7 +3,6 @@
 import os
 import secrets
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -76,8 +75,10 @@ class Predictor:
                 f"classes has shape {labels.shape} with {len(np.unique(labels))} different labels: "
                 f"coef of shape {weights.shape} needs {n_classes}, all different"
             )
-        check_finite(weights, "coef")
-        check_finite(offsets, "intercept")
+        with np.errstate(over="ignore"):
+            weights, offsets = weights.astype(kind), offsets.astype(kind)
+        check_finite(weights, f"coef in {kind}")
+        check_finite(offsets, f"intercept in {kind}")
         names = None if feature_names is None else tuple(feature_names)
         if names is not None and (len(names) != n_features or not all(isinstance(name, str) for name in names)):
             raise ValueError(f"feature_names has {len(names)} entries: expected {n_features} strings, one per column")
@@ -102,17 +103,17 @@ class Predictor:
     @property
     def coef(self) -> Array:
         """Weights, (K, d), or (1, d) for two classes; read-only."""
-        return self._coef
+        return self._coef.view()
 
     @property
     def intercept(self) -> Array:
         """Intercepts, (K,), or (1,) for two classes; read-only."""
-        return self._intercept
+        return self._intercept.view()
 
     @property
     def classes(self) -> Array:
         """Labels, (K,); read-only."""
-        return self._classes
+        return self._classes.view()
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
@@ -202,12 +203,12 @@ class Predictor:
         if self.feature_names is not None:
             members["feature_names"] = np.array(self.feature_names)
         if self.classes.dtype == object:
-            if not all(isinstance(label, str) for label in self.classes):
+            members["classes"] = np.array(self.classes.tolist())
+            if members["classes"].dtype.kind not in "biufUS" or members["classes"].tolist() != self.classes.tolist():
                 raise TypeError(
                     "classes holds Python objects, which a model file does not store: use labels of one "
                     "type, int, str, bool or float"
                 )
-            members["classes"] = self.classes.astype(np.str_)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
             with open(temporary, "xb") as file:
@@ -229,8 +230,10 @@ class Predictor:
                 f"x has shape {array.shape}: the model has {self.n_features} features, expected "
                 f"({self.n_features},) or (n, {self.n_features})"
             )
-        check_finite(X, "x")
-        return X.astype(self.dtype, copy=False), single
+        with np.errstate(over="ignore"):
+            X = X.astype(self.dtype, copy=False)
+        check_finite(X, f"x in {self.dtype}" if X.dtype != array.dtype else "x")
+        return X, single
 
     # Below: for rows that have passed the gate.
 
@@ -287,8 +290,6 @@ def load(path: str | os.PathLike[str]) -> Predictor:
 
 
 def _read(file: BinaryIO, path: str | os.PathLike[str]) -> Predictor:
-    # Damaged archives make zipfile and NumPy raise all of these.
-    damage = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, TypeError)
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
@@ -307,12 +308,15 @@ def _read(file: BinaryIO, path: str | os.PathLike[str]) -> Predictor:
         return Predictor(arrays["coef"], arrays["intercept"], arrays["classes"], feature_names=feature_names)
     except ModelFileError:
         raise
-    except damage as error:
+    except Exception as error:  # what zipfile and NumPy raise for damaged input is a long list
         raise ModelFileError(f"{path} is not a csoftmax model, or is damaged: {error}") from error
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> Array:
-    with archive.open(f"{name}.npy") as member:
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ModelFileError(f"{archive.filename or 'the file'} has {name} compressed: model files are not")
+    with archive.open(entry) as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
         if member.read(1):
             raise ModelFileError(f"{archive} has bytes after the end of {name}")

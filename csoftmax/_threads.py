@@ -3,7 +3,8 @@
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
@@ -48,7 +49,9 @@ def run(task: Callable[[int, int], None], n_items: int, n_threads: int) -> None:
         finally:
             take(drain=True)
 
-    futures = [_get_pool().submit(work, worker) for worker in range(1, n_threads)]
+    futures: list[Future[None]] = []
+    with suppress(RuntimeError):  # a pool takes no work once the interpreter shuts down: the caller does it all
+        futures.extend(_get_pool().submit(work, worker) for worker in range(1, n_threads))
     try:
         work(0)
     finally:

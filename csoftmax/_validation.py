@@ -1,7 +1,7 @@
 """The one gate: what a user passes goes in, trusted arrays and parameters come out.
 
 Below this module every matrix is C-contiguous float32 or float64 with finite values, every label an int32 in [0, K),
-every weight of the matrix's dtype. Nothing is cast that could lose a value: other real dtypes become float64.
+every weight of the matrix's dtype. Other real dtypes become float64, but for those that hold more digits.
 """
 
 import os
@@ -102,6 +102,8 @@ def as_floats(array: Array, name: str) -> Array:
 
 def check_finite(array: Array, name: str, n_threads: int = 1) -> None:
     """Refuse NaN and infinity, naming the first place."""
+    if array.size == 0:
+        return
     rows = array.reshape(len(array), -1)
     step = max(1, 2**18 // max(1, rows.shape[1]))
     clean = [True] * -(-len(rows) // step)
@@ -163,6 +165,8 @@ def as_labels(y: Any, n_samples: int) -> Array:
                 f"y has the value {labels[first]} at row {first}: class labels given as floats must be "
                 f"whole numbers. A continuous target needs a regression model (Unknown label type)"
             )
+    if labels.dtype.kind in "mM" and np.isnat(labels).any():
+        raise ValueError("y contains a missing value (NaT): drop such rows or give them a label")
     if labels.dtype.kind == "O" and any(value is None or value != value for value in labels):
         raise ValueError("y contains a missing value (None or NaN): drop such rows or give them a label")
     return labels
@@ -183,30 +187,49 @@ def encode_labels(labels: Array) -> tuple[Array, Codes]:
     return classes, codes.astype(np.int32)
 
 
-def class_weights(class_weight: Any, classes: Array, codes: Codes, weight: Float64) -> Float64:
-    """The factor of each class: 1, a user's mapping, or "balanced": sum of weights / (K * weight of the class)."""
+def class_factors(class_weight: Any, classes: Array, codes: Codes, weight: Float64, labels: Array) -> Float64:
+    """The factor of each row: 1, a user's by label, or "balanced": sum of weights / (K * weight of the class).
+
+    classes and codes are of the rows of positive weight; other rows get a factor of 1.
+    """
     if class_weight is None:
-        return np.ones(len(classes))
+        return np.ones(len(labels))
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(f"class_weight={class_weight!r}: expected None, 'balanced' or a dict from label to weight")
-        total = np.bincount(codes, weights=weight, minlength=len(classes))
-        return np.asarray(total.sum() / (len(classes) * total))
-    if not isinstance(class_weight, Mapping):
+        total = np.bincount(codes, weights=weight[weight > 0], minlength=len(classes))
+        factors = total.sum() / (len(classes) * total)
+    elif isinstance(class_weight, Mapping):
+        names = classes.tolist()
+        extra, missing = set(class_weight) - set(names), set(names) - set(class_weight)
+        if extra and missing:
+            raise ValueError(
+                f"class_weight names {list(extra)}, which y does not contain, and leaves out {list(missing)}, which it "
+                f"does: expected labels among {names}"
+            )
+        factors = np.array([number(class_weight.get(name, 1.0), f"class_weight[{name!r}]", 0) for name in names])
+        if not factors.any():
+            raise ValueError(
+                f"class_weight is 0 for every class of {names}: expected a positive weight for at least two"
+            )
+    else:
         raise TypeError(
             f"class_weight is a {type(class_weight).__name__}: expected None, 'balanced' or a dict from label to weight"
         )
-    labels = classes.tolist()
-    unknown = [label for label in class_weight if label not in labels]
-    if unknown:
-        raise ValueError(f"class_weight names {unknown}, which y does not contain: its classes are {labels}")
-    factors = np.array([real(class_weight.get(label, 1.0), f"class_weight[{label!r}]") for label in labels])
-    if not (np.isfinite(factors).all() and (factors >= 0).all() and factors.any()):
-        raise ValueError(
-            f"class_weight gives the classes {labels} the weights {factors.tolist()}: expected finite "
-            f"values, none negative, not all zero"
-        )
-    return factors
+    rows = np.ones(len(labels))
+    rows[weight > 0] = factors[codes]
+    return rows
+
+
+def check_total(weight: Float64, C: float) -> None:
+    """Refuse weights whose sum, or whose penalty 1 / (C sum), float64 cannot hold."""
+    with np.errstate(over="ignore", under="ignore"):
+        total = float(weight.sum())
+        penalised = C * total
+    if not 0 < total < np.inf:
+        raise ValueError(f"the weights, with class_weight, add up to {total}: expected a positive, finite sum")
+    if not penalised >= 1 / np.finfo(np.float64).max:
+        raise ValueError(f"C={C!r} times the sum of weights {total:g} is too small: 1 / (C sum) is beyond float64")
 
 
 def require_memory(n_bytes: int, what: str) -> None:
@@ -221,9 +244,12 @@ def require_memory(n_bytes: int, what: str) -> None:
         )
 
 
-def require_model_memory(n_classes: int, n_features: int) -> None:
+def require_model_memory(n_classes: int, n_features: int, newton: bool) -> None:
     """Refuse a K x d whose training cannot fit: coefficients, gradient, direction and three pairs of history."""
-    require_memory(12 * 8 * n_classes * n_features, f"a model of {n_classes} classes x {n_features} features")
+    size = n_classes * n_features
+    require_memory(12 * 8 * size, f"a model of {n_classes} classes x {n_features} features")
+    if newton:
+        require_memory(5 * 8 * size**2, f"solver='newton' for {n_classes} classes x {n_features} features")
 
 
 # ---- parameters ---------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class FitReport:
     seconds : float
         Wall-clock time of the fit.
     workspace_bytes : int
-        Memory of the passes beyond X: blocks of scores and partial gradients.
+        Memory of the passes beyond X: blocks of scores and partial gradients; the curvature model is not counted.
     """
 
     solver: str
@@ -112,7 +112,8 @@ class SoftmaxRegression:
         Step of solver="gd"; other solvers do not use it.
     n_threads : int, optional
         By default all CPUs this process may use (the environment variable CSOFTMAX_NUM_THREADS can lower that);
-        small problems use one. The result is bitwise the same for any number.
+        small problems use one. The result is bitwise the same for any number. BLAS, which does the products of models
+        with many classes and of large curvature models, has its own setting.
     verbose : int, default=0
         1 shows a line of progress on standard error, with tqdm where it is installed.
     callback : callable, optional
@@ -184,7 +185,8 @@ class SoftmaxRegression:
         Parameters
         ----------
         X : array_like of shape (n, d)
-            Finite. float32 stays float32; other real dtypes become float64. A C-contiguous array is not copied.
+            Finite. float32 stays float32, unless a column lies more than 1000 standard deviations from zero; other real
+        dtypes become float64. A C-contiguous array is not copied, unless rows have weight 0.
         y : array_like of shape (n,)
             Labels of one sortable type: int, str, bool, whole floats.
         sample_weight : array_like of shape (n,), optional
@@ -231,7 +233,7 @@ class SoftmaxRegression:
 
     def _check_parameters(self) -> None:
         """Raise for a parameter that has no meaning."""
-        if self.solver not in SOLVERS:
+        if not isinstance(self.solver, str) or self.solver not in SOLVERS:
             raise ValueError(f"solver={self.solver!r}: expected one of {sorted(SOLVERS)}")
         gate.number(self.C, "C", 0, strict=True, infinite=True)
         if gate.number(self.l1_ratio, "l1_ratio", 0) != 0:
@@ -243,7 +245,7 @@ class SoftmaxRegression:
         gate.flag(self.fit_intercept, "fit_intercept")
         gate.flag(self.warm_start, "warm_start")
         gate.number(self.learning_rate, "learning_rate", 0, strict=True)
-        gate.integer(self.verbose, "verbose", 0)
+        gate.integer(int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, "verbose", 0)
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback={self.callback!r}: expected a function of (iteration, objective, gradient_norm)")
 
@@ -253,17 +255,17 @@ class SoftmaxRegression:
         n, d = table.shape
         labels = gate.as_labels(y, n)
         weight = gate.as_sample_weight(sample_weight, n)
+        classes, codes = gate.encode_labels(labels[weight > 0])
+        weight = weight * gate.class_factors(self.class_weight, classes, codes, weight, labels)
+        gate.check_total(weight, float(self.C))
         keep = weight > 0
         if not keep.all():
-            labels, weight = labels[keep], weight[keep]
-        classes, codes = gate.encode_labels(labels)
-        gate.require_model_memory(len(classes), d)
+            weight = weight[keep]
+            classes, codes = gate.encode_labels(labels[keep])
+        gate.require_model_memory(len(classes), d, newton=self.solver == "newton")
         matrix = gate.as_floats(table, "X")
         gate.check_finite(matrix, "X", n_threads)
-        if not keep.all():
-            matrix = matrix[keep]
-        factors = gate.class_weights(self.class_weight, classes, codes, weight)
-        return _TrainingData(matrix, codes, classes, weight * factors[codes])
+        return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight)
 
     def _start(self, objective: Objective, data: _TrainingData) -> Float64:
         if not self.warm_start or not hasattr(self, "coef_"):
@@ -278,6 +280,8 @@ class SoftmaxRegression:
                 f"warm_start=True: the previous fit had {self.n_features_in_} features and X has "
                 f"{data.X.shape[1]}; use warm_start=False"
             )
+        if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):
+            raise ValueError("warm_start=True: coef_ or intercept_ holds NaN or infinity; use warm_start=False")
         return objective.parameters(self.coef_, self.intercept_)
 
     def _store(

@@ -28,7 +28,7 @@ def gradient_descent(objective: Objective, start: Float64, options: Options) -> 
             raise ValueError(_diverged(objective, options, f"the objective became {value} after {n_iter} iterations"))
         converged = options.tol > 0 and _largest_class_norm(objective, change) <= options.tol
         stopped = options.monitor(n_iter, value, float(abs(gradient).max()))
-    if n_iter == options.max_iter and not converged and options.tol > 0 and value > first:
+    if n_iter == options.max_iter and not converged and options.tol > 0 and value > first + 1e-6 * abs(first):
         raise ValueError(_diverged(objective, options, f"the objective rose from {first:.4g} to {value:.4g}"))
     largest = _largest_class_norm(objective, options.learning_rate * gradient)
     message = (

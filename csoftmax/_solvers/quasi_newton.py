@@ -160,8 +160,11 @@ def minimise(objective: Objective, start: Float64, options: Options, setting: Se
         if not state.search():
             if state.forget():
                 continue
-            return state.result(*state.exhausted())
+            if options.tol > 0:
+                return state.result(*state.exhausted())
+            state.stay()
         if options.monitor(state.n_iter, state.value, state.norm):
+            state.turn()
             return state.result(False, "was stopped by the callback")
 
 
@@ -176,10 +179,14 @@ class _State:
         self.direction = self.last = np.zeros(0)
         self.gap = self.bound = np.inf
         self.n_iter = 0
+        self._stuck = False
         self._pairs = Pairs(setting.history, objective.size)
         self._sample = objective.sample(setting.n_rows) if setting.model else None
         self._age = -1  # iterations since the model was made; it is made when this is negative
         self._scaling = 1 / objective.curvature_diagonal()
+        stiffness = objective.stiff()
+        self._stiff = np.flatnonzero(stiffness)  # coordinates solved one by one, apart from the model and the pairs
+        self._stiffness = stiffness[self._stiff]
         self._solve: Solve = self._scale
 
     @property
@@ -203,23 +210,38 @@ class _State:
 
     def turn(self) -> None:
         """The direction -H g, and the estimates of the gap that come with it."""
-        self.last = self.direction
-        self.direction = -self._pairs.inverse_times(self.gradient, self._solve, self.setting.exact)
+        free = self._free(self.gradient)
+        self.direction = -self._pairs.inverse_times(free, self._solve, self.setting.exact)
+        if len(self._stiff):
+            if self.direction @ free >= 0:  # nothing but rounding is left of the others
+                self.direction[:] = 0
+            self.direction[self._stiff] = -self.gradient[self._stiff] / self._stiffness
         self.gap = -float(self.direction @ self.gradient) / 2
         if not self.setting.exact:
             # The decrement of a corrected model falls short of the gap; where J falls geometrically, what it fell by
             # over a tenth of the iterations, or over five, exceeds what is left.
             window = min(self.n_iter, max(5, self.n_iter // 10))
             self.gap = max(self.gap, self.curve[-1 - window] - self.value)
+        self.bound = np.inf
         if self.norm <= self.options.tol or self.n_iter == self.options.max_iter:
             self.bound = self.objective.gap_bound(self.theta, self.value, self.gradient)
+        if (
+            self.setting.exact
+            and self._age > 0
+            and self.norm <= self.options.tol
+            and self.gap <= self.allowed < self.bound
+        ):
+            # Only the Hessian of this point can tell how far the optimum is.
+            self._age = -1
+            self.renew_model()
+            self.turn()
 
     def verdict(self) -> tuple[bool, str] | None:
         """(converged, why) if the fit ends here."""
         tol, norm = self.options.tol, self.norm
         gap = min(self.gap, self.bound)
         if norm <= tol and gap <= self.allowed and (tol > 0 or norm == 0):
-            if self.objective.alpha == 0 and self.last.size and self.objective.recedes(self.last):
+            if self._recedes():
                 return False, _separable("J falls for ever along the last step")
             return True, f"converged: gradient {norm:.2g} and gap {gap:.2g} are within tol={tol:g}"
         if self.objective.is_separated(self.value):
@@ -231,8 +253,16 @@ class _State:
             )
         return None
 
+    def stay(self) -> None:
+        """Count an iteration that does not move: with tol=0 all of them are run."""
+        self.curve.append(self.value)
+        self.n_iter += 1
+        self._stuck = True
+
     def search(self) -> bool:
         """Move along the direction; False where rounding hides any point that is better."""
+        if self._stuck:
+            return False
         slope = float(self.direction @ self.gradient)
         found = _line_search(
             self.objective.value_gradient, self.theta, self.value, slope, self.direction, self.objective.precision
@@ -240,8 +270,9 @@ class _State:
         if found is None:
             return False
         step, self.value, gradient = found
-        self._pairs.add(step * self.direction, gradient - self.gradient)
-        self.theta += step * self.direction
+        self.last = step * self.direction
+        self._pairs.add(self._free(self.last), self._free(gradient - self.gradient))
+        self.theta += self.last
         self.gradient = gradient
         self.curve.append(self.value)
         self.n_iter += 1
@@ -259,7 +290,9 @@ class _State:
     def exhausted(self) -> tuple[bool, str]:
         """The verdict where no step helps: converged if the gap is as small as rounding lets it be."""
         gap = -float(self.direction @ self.gradient) / 2
-        return gap <= 100 * self.objective.precision * max(self.value, 1e-3), (
+        precision = self.objective.precision
+        optimal = gap <= 100 * precision * max(self.value, 1e-3) and self.norm <= max(self.options.tol, precision**0.5)
+        return optimal, (
             f"stopped where rounding hides any further descent, with a gradient of {self.norm:.2g} and an estimated "
             f"gap of {gap:.2g}; tol={self.options.tol:g} asks for more than this dtype holds"
         )
@@ -278,6 +311,25 @@ class _State:
             message,
             self.setting.reason,
         )
+
+    def _free(self, vector: Float64) -> Float64:
+        if len(self._stiff):
+            vector = vector.copy()
+            vector[self._stiff] = 0
+        return vector
+
+    def _recedes(self) -> bool:
+        """Whether the classes are separable in part: J falls for ever along the last step, or along Newton's."""
+        if self.objective.alpha > 0:
+            return False
+        if self.last.size and self.objective.recedes(self.last):
+            return True
+        hessian = ladder(self.objective)[0]
+        if self.setting.exact or not hessian.fits or hessian.model is None:
+            return False
+        sample = self.objective.sample(hessian.n_rows)
+        newton = hessian.model(sample, self.theta.reshape(self.objective.n_columns, -1))
+        return self.objective.recedes(-newton(self.gradient))
 
     def _scale(self, vector: Float64) -> Float64:
         return self._scaling * vector
