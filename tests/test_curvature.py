@@ -274,7 +274,7 @@ def test_the_compiled_hessian(n, d, block, n_classes):
     out, penalty = np.full((size, size), np.nan), rng.uniform(0, 2, d)
     work = np.full((block, size), np.nan), np.full((block, n_classes), np.nan)
     _core.hessian(Z, P, weight, out, penalty, *work)
-    # ||W||^2 as a function of the first K - 1 classes, the last at zero and then centred: I - 11'/K between them.
+    # ||W||^2 by the first K - 1 classes, the last at zero and then centred: I - 11'/K between them.
     H = np.kron(np.eye(n_classes) - 1 / (n_classes + 1), np.diag(penalty))
     for w, p, z in zip(weight, P, Z, strict=True):
         H += w * np.kron(np.diag(p) - np.outer(p, p), np.outer(z, z))
@@ -303,8 +303,8 @@ def test_a_factor_from_fewer_rows_than_features_does_not_turn_around(n):
     rng = np.random.default_rng(n)
     Z = rng.standard_normal((n // 2, n))
     factor, g = Z.T @ Z / n + 1e-13 * np.eye(n), rng.standard_normal((20, n))
-    step = g.copy()
-    if _core.factorise(factor):  # it may say that this is not definite, not that it is and be wrong
+    step = g.copy()  # it may say that the matrix is not definite, not that it is and be wrong
+    if _core.factorise(factor):
         _core.solve(factor, step)
     assert np.einsum("ij,ij->i", step, g).min() > 0
 
@@ -317,8 +317,7 @@ def test_the_lengths_of_rows(instruction_set, dtype, n, d):
     center, unit, lengths = rng.standard_normal(d), rng.uniform(0, 2, d), np.full(n, np.nan)
     _core.row_lengths(X, center, unit, lengths)
     # Float32 data may be centred in float32: its own rounding, relative to the terms.
-    expected = (((X - center) * unit) ** 2).sum(axis=1)
-    np.testing.assert_allclose(lengths, expected, rtol=200 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(lengths, (((X - center) * unit) ** 2).sum(axis=1), rtol=200 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("added", [0, 1, 3, 4, 5, 11])
@@ -328,14 +327,13 @@ def test_pairs_in_a_ring_are_the_bfgs_updates_of_the_newest(added, exact):
     n, most = 13, 4
     A = rng.standard_normal((n, n))
     A, H0 = A @ A.T + np.eye(n), np.diag(rng.uniform(0.5, 2, n))
-    pairs, kept = Pairs(most, n), []
+    pairs, kept, H = Pairs(most, n), [], H0
     for _ in range(added):
         s = rng.standard_normal(n)
         y = A @ s
         pairs.add(s, y)
         pairs.add(s, -y)  # no curvature: not to be kept
         kept = [*kept, (s, y)][-most:]
-    H = H0
     if kept and not exact:
         s, y = kept[-1]
         H = H * (s @ y) / (y @ H @ y)

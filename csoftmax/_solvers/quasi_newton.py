@@ -180,6 +180,7 @@ class _State:
         self.gap = self.bound = np.inf
         self.n_iter = 0
         self._stuck = False
+        self._rest_is_noise = False  # nothing but rounding is left of the gradient outside the stiff coordinates
         self._pairs = Pairs(setting.history, objective.size)
         self._sample = objective.sample(setting.n_rows) if setting.model else None
         self._age = -1  # iterations since the model was made; it is made when this is negative
@@ -213,7 +214,7 @@ class _State:
         free = self._free(self.gradient)
         self.direction = -self._pairs.inverse_times(free, self._solve, self.setting.exact)
         if len(self._stiff):
-            if self.direction @ free >= 0:  # nothing but rounding is left of the others
+            if self._rest_is_noise:
                 self.direction[:] = 0
             self.direction[self._stiff] = -self.gradient[self._stiff] / self._stiffness
         self.gap = -float(self.direction @ self.gradient) / 2
@@ -277,12 +278,14 @@ class _State:
         self.curve.append(self.value)
         self.n_iter += 1
         self._age += 1
+        self._rest_is_noise = False
         return True
 
     def forget(self) -> bool:
         """Drop what may have misled the direction; False if there is nothing to drop."""
         if not self._pairs.count and self._age <= 0:
-            return False
+            tried, self._rest_is_noise = self._rest_is_noise, True
+            return len(self._stiff) > 0 and not tried
         self._pairs.clear()
         self._age = -1 if self.setting.model else 0
         return True
