@@ -217,7 +217,7 @@ class _State:
             if self._rest_is_noise:
                 self.direction[:] = 0
             self.direction[self._stiff] = -self.gradient[self._stiff] / self._stiffness
-        self.gap = -float(self.direction @ self.gradient) / 2
+        self.gap = max(0.0, -float(self.direction @ self.gradient) / 2)
         if not self.setting.exact:
             # The decrement of a corrected model falls short of the gap; where J falls geometrically, what it fell by
             # over a tenth of the iterations, or over five, exceeds what is left.
