@@ -9,6 +9,7 @@ _Array = npt.NDArray[np.floating[Any]]
 _Float64 = npt.NDArray[np.float64]
 _Labels = npt.NDArray[np.int32]
 
+def vector_bytes() -> int: ...
 def workspace_size(n_features: int, n_columns: int, block: int, tiled: bool, itemsize: int) -> int: ...
 def loss_gradient(
     X: _Array,

@@ -81,6 +81,11 @@ cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:
     return (n + multiple - 1) // multiple * multiple
 
 
+def vector_bytes():
+    """Width of a vector of the instruction set in use; 8 where the compiler has no vector type."""
+    return cs_table(sizeof(double)).lanes * sizeof(double)
+
+
 def workspace_size(Py_ssize_t n_features, Py_ssize_t n_columns, Py_ssize_t block, bint tiled, Py_ssize_t itemsize):
     """Number of values that `loss_gradient` needs as its `work`."""
     cdef Py_ssize_t size = (n_columns + 2) * block + 3 * ALIGNMENT // itemsize
