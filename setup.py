@@ -43,9 +43,16 @@ core = Extension(
     extra_link_args=link_args,
 )
 
+linalg = Extension(
+    "csoftmax._linalg",
+    ["csoftmax/_linalg.pyx"],
+    extra_compile_args=compile_args,
+    extra_link_args=link_args,
+)
+
 setup(
     ext_modules=cythonize(
-        [core],
+        [core, linalg],
         compiler_directives={
             "boundscheck": debug,
             "wraparound": False,

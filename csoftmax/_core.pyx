@@ -1,16 +1,14 @@
 # cython: language_level=3
 """Passes over the rows of X: loss and gradient, scores, column statistics.
 
-Everything here trusts its arguments: _validation has checked them, and the callers hand in the workspace. Each entry
-point releases the GIL for all of its work, so that several threads may share one X, each on its own rows.
+Everything here trusts its arguments: _validation has checked them, and the callers hand in the workspace. What takes
+long releases the GIL for all of its work, so that several threads may share one X, each on its own rows.
 """
 import os
 
-from libc.math cimport sqrt
 from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset
-from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, sgemm
-from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
+from scipy.linalg.cython_blas cimport dgemm, sgemm
 
 include "_blas_int.pxi"
 
@@ -51,7 +49,6 @@ cdef extern from "_kernel.h" nogil:
 
 cdef enum:
     ALIGNMENT = 64
-    SMALL_FACTOR = 256  # rows up to which LAPACK's threads are not worth waking
 
 
 # ---- BLAS -------------------------------------------------------------------------------------------------------
@@ -252,162 +249,6 @@ def all_finite(const floating[:, ::1] X):
         if X.shape[0] and X.shape[1]:
             answer = cs_table(sizeof(floating)).all_finite(X.shape[0] * X.shape[1], &X[0, 0])
     return answer
-
-
-# ---- curvature --------------------------------------------------------------------------------------------------
-
-cdef void add_gram(double sign, Py_ssize_t n_rows, Py_ssize_t d, const double *a, double *c,
-                   Py_ssize_t ldc) noexcept nogil:
-    """Row-major C += sign A'A, the lower triangle of C (d, d) alone; A is (n_rows, d).
-
-    To BLAS, C is its transpose and A is A', so the lower triangle is its upper one.
-    """
-    cdef:
-        char upper = b'U', no = b'N'
-        blas_int d_ = <blas_int>d, n_ = <blas_int>n_rows, ldc_ = <blas_int>ldc
-        double one = 1
-    dsyrk(&upper, &no, &d_, &n_, &sign, <double*>a, &d_, &one, c, &ldc_)
-
-
-cdef void scale_rows(Py_ssize_t n_rows, Py_ssize_t d, const double *z, const double *factor, Py_ssize_t stride,
-                     double *out, Py_ssize_t ld) noexcept nogil:
-    """Row i of out = row i of z times factor[i * stride]; rows of out lie ld apart."""
-    cdef Py_ssize_t i, j
-    for i in range(n_rows):
-        for j in range(d):
-            out[i * ld + j] = z[i * d + j] * factor[i * stride]
-
-
-def weighted_gram(const double[:, ::1] Z, const double[::1] root_weight, double[:, ::1] out, double[:, ::1] work):
-    """Lower triangle of out = Z' diag(root_weight^2) Z; work holds a block of rows of Z."""
-    cdef Py_ssize_t n = Z.shape[0], d = Z.shape[1], i = 0, rows
-    with nogil:
-        memset(&out[0, 0], 0, d * d * sizeof(double))
-        while i < n:
-            rows = min(work.shape[0], n - i)
-            scale_rows(rows, d, &Z[i, 0], &root_weight[i], 1, &work[0, 0], d)
-            add_gram(1, rows, d, &work[0, 0], &out[0, 0], d)
-            i += rows
-
-
-def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const double[::1] weight, double[:, ::1] out,
-            const double[::1] penalty, double[:, ::1] work, double[:, ::1] factors):
-    """Lower triangle of out = sum_i weight_i (diag(p_i) - p_i p_i') (x) z_i z_i' + (I - 11'/K) (x) diag(penalty).
-
-    Over the first K - 1 classes, the columns of `probability`: a step with the last class at zero, centred afterwards,
-    has the curvature I - 11'/K in the penalty.
-
-    The part of p p' is one symmetric product of the rows p_i (x) z_i, that of diag(p) one for each class. work holds a
-    block of those rows, factors as many rows of probabilities.
-    """
-    cdef Py_ssize_t n = Z.shape[0], d = Z.shape[1], n_classes = probability.shape[1], size = d * n_classes
-    cdef Py_ssize_t i = 0, r, k, other, rows
-    cdef double shared = -1.0 / (n_classes + 1)
-    with nogil:
-        memset(&out[0, 0], 0, size * size * sizeof(double))
-        for k in range(n_classes):
-            for other in range(k + 1):
-                for r in range(d):
-                    out[k * d + r, other * d + r] = penalty[r] * (shared + (k == other))
-        while i < n:
-            rows = min(work.shape[0], n - i)
-            for r in range(rows):
-                for k in range(n_classes):
-                    factors[r, k] = sqrt(weight[i + r]) * probability[i + r, k]
-            for k in range(n_classes):
-                scale_rows(rows, d, &Z[i, 0], &factors[0, k], n_classes, &work[0, k * d], size)
-            add_gram(-1, rows, size, &work[0, 0], &out[0, 0], size)
-            for r in range(rows):
-                for k in range(n_classes):
-                    factors[r, k] = sqrt(weight[i + r] * probability[i + r, k])
-            for k in range(n_classes):
-                scale_rows(rows, d, &Z[i, 0], &factors[0, k], n_classes, &work[0, 0], d)
-                add_gram(1, rows, d, &work[0, 0], &out[k * d, k * d], size)
-            i += rows
-
-
-def factorise(double[:, ::1] matrix):
-    """Cholesky factor L, in place, of the positive definite matrix given by its lower triangle; False if it is not one.
-
-    OpenBLAS gives even a 20 x 20 factorisation to all its threads, and waits for them: small ones are done here.
-    """
-    cdef:
-        char upper = b'U'
-        blas_int n = <blas_int>matrix.shape[0], one = 1, length, info = 0
-        Py_ssize_t i, j
-        double pivot, share
-    with nogil:
-        if n > SMALL_FACTOR:
-            # To LAPACK the matrix is its transpose, so our lower triangle is its upper one.
-            dpotrf(&upper, &n, &matrix[0, 0], &n, &info)
-        else:
-            for i in range(n):
-                for j in range(i):
-                    length = <blas_int>j
-                    share = ddot(&length, &matrix[i, 0], &one, &matrix[j, 0], &one)
-                    matrix[i, j] = (matrix[i, j] - share) / matrix[j, j]
-                length = <blas_int>i
-                pivot = matrix[i, i] - ddot(&length, &matrix[i, 0], &one, &matrix[i, 0], &one)
-                if not pivot > 0:
-                    info = 1
-                    break
-                matrix[i, i] = sqrt(pivot)
-    return info == 0
-
-
-def solve(const double[:, ::1] factor, double[:, ::1] rows):
-    """Each of the rows x, in place, to the solution of L L' y = x; L is the lower triangle of factor."""
-    cdef:
-        char upper = b'U'
-        blas_int n = <blas_int>factor.shape[0], m = <blas_int>rows.shape[0], one = 1, length, info
-        Py_ssize_t r, i
-        double share
-    with nogil:
-        if n > SMALL_FACTOR and m >= 4:
-            dpotrs(&upper, &n, &m, <double*>&factor[0, 0], &n, &rows[0, 0], &n, &info)
-        else:
-            for r in range(m):
-                for i in range(n):
-                    length = <blas_int>i
-                    share = ddot(&length, <double*>&factor[i, 0], &one, &rows[r, 0], &one)
-                    rows[r, i] = (rows[r, i] - share) / factor[i, i]
-                for i in range(n - 1, -1, -1):
-                    length = <blas_int>i
-                    rows[r, i] /= factor[i, i]
-                    share = -rows[r, i]
-                    daxpy(&length, &share, <double*>&factor[i, 0], &one, &rows[r, 0], &one)
-
-
-# ---- L-BFGS -----------------------------------------------------------------------------------------------------
-
-def pairs_backward(const double[:, ::1] steps, const double[:, ::1] turns, const double[::1] rho, Py_ssize_t newest,
-                   Py_ssize_t count, double[::1] vector, double[::1] shares):
-    """First loop of L-BFGS's recursion, newest pair first: vector -= share turn, share = rho step.vector."""
-    cdef:
-        Py_ssize_t slots = steps.shape[0], _i, slot = newest
-        blas_int n = <blas_int>vector.shape[0], one = 1
-        double factor
-    with nogil:
-        for _i in range(count):
-            shares[slot] = rho[slot] * ddot(&n, <double*>&steps[slot, 0], &one, &vector[0], &one)
-            factor = -shares[slot]
-            daxpy(&n, &factor, <double*>&turns[slot, 0], &one, &vector[0], &one)
-            slot = slot - 1 if slot > 0 else slots - 1
-
-
-def pairs_forward(const double[:, ::1] steps, const double[:, ::1] turns, const double[::1] rho, Py_ssize_t newest,
-                  Py_ssize_t count, double[::1] vector, const double[::1] shares):
-    """Second loop, oldest pair first: vector += (share - rho turn.vector) step."""
-    cdef:
-        Py_ssize_t slots = steps.shape[0], i, slot
-        blas_int n = <blas_int>vector.shape[0], one = 1
-        double factor
-    with nogil:
-        for i in range(count):
-            slot = newest - (count - 1 - i)
-            slot = slot if slot >= 0 else slot + slots
-            factor = shares[slot] - rho[slot] * ddot(&n, <double*>&turns[slot, 0], &one, &vector[0], &one)
-            daxpy(&n, &factor, <double*>&steps[slot, 0], &one, &vector[0], &one)
 
 
 # ---- instruction sets -------------------------------------------------------------------------------------------

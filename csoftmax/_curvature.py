@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _core
+from . import _core, _linalg
 from ._typing import Float64
 
 # Rows of the workspace of the symmetric products. OpenBLAS keeps one of SMALL_PRODUCT multiplications on one thread:
@@ -57,7 +57,7 @@ class Sample(NamedTuple):
         size = self.rows.shape[1]
         out = np.empty((size, size))
         root = np.sqrt(self.weight * np.maximum(factor, 0))
-        _core.weighted_gram(self.rows, root, out, np.empty((_block(len(self.rows), size**2), size)))
+        _linalg.weighted_gram(self.rows, root, out, np.empty((_block(len(self.rows), size**2), size)))
         return out
 
 
@@ -76,7 +76,7 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
     free = n_columns - 1
     out = np.empty((free * size, free * size))
     block = _block(len(sample.rows), (free * size) ** 2)
-    _core.hessian(
+    _linalg.hessian(
         sample.rows,
         np.ascontiguousarray(probability[:, :-1]),
         sample.weight,
@@ -181,13 +181,13 @@ def _solver(lower: Float64) -> Solve:
     while True:
         factor = scaled.copy()
         np.einsum("jj->j", factor)[:] = 1 + ridge
-        if _core.factorise(factor):
+        if _linalg.factorise(factor):
             break
         ridge *= 100
 
     def solve(rows: Float64) -> Float64:
         answer = np.atleast_2d(rows * unit)
-        _core.solve(factor, answer)
+        _linalg.solve(factor, answer)
         answer *= unit
         return answer.reshape(rows.shape)
 

@@ -5,7 +5,7 @@ import pytest
 import twin
 from data import overlapping
 
-from csoftmax import _core, _curvature
+from csoftmax import _core, _curvature, _linalg
 from csoftmax._objective import Objective
 from csoftmax._solvers.quasi_newton import Pairs
 
@@ -260,7 +260,7 @@ def test_the_weighted_gram_matrix(n, d, block):
     rng = np.random.default_rng(n)
     Z, root = rng.standard_normal((n, d)), rng.uniform(0, 2, n)
     out, work = np.full((d, d), np.nan), np.full((block, d), np.nan)
-    _core.weighted_gram(Z, root, out, work)
+    _linalg.weighted_gram(Z, root, out, work)
     np.testing.assert_allclose(np.tril(out), np.tril((Z.T * root**2) @ Z), rtol=0, atol=1e-13 * n)
 
 
@@ -273,7 +273,7 @@ def test_the_compiled_hessian(n, d, block, n_classes):
     size = n_classes * d
     out, penalty = np.full((size, size), np.nan), rng.uniform(0, 2, d)
     work = np.full((block, size), np.nan), np.full((block, n_classes), np.nan)
-    _core.hessian(Z, P, weight, out, penalty, *work)
+    _linalg.hessian(Z, P, weight, out, penalty, *work)
     # ||W||^2 by the first K - 1 classes, the last at zero and then centred: I - 11'/K between them.
     H = np.kron(np.eye(n_classes) - 1 / (n_classes + 1), np.diag(penalty))
     for w, p, z in zip(weight, P, Z, strict=True):
@@ -289,13 +289,13 @@ def test_the_compiled_cholesky_solve(n, condition, m):
     Q, values = np.linalg.qr(rng.standard_normal((n, n)))[0], np.geomspace(1, 1 / condition, n)
     matrix, rows = (Q * values) @ Q.T, rng.standard_normal((m, n))
     factor, answer = np.tril(matrix) + np.triu(np.full((n, n), np.nan), 1), rows.copy()
-    assert _core.factorise(factor)
+    assert _linalg.factorise(factor)
     np.testing.assert_allclose(np.tril(factor) @ np.tril(factor).T, matrix, rtol=0, atol=n * 2.0**-52)
-    _core.solve(factor, answer)
+    _linalg.solve(factor, answer)
     # Backward stable: the residual is rounding, relative to the largest entries, whatever the condition.
     assert abs(answer @ matrix - rows).max() <= 10 * n * 2.0**-52 * np.linalg.norm(answer, axis=1).max()
     values[-1] = -1e-3
-    assert not _core.factorise(np.ascontiguousarray((Q * values) @ Q.T))
+    assert not _linalg.factorise(np.ascontiguousarray((Q * values) @ Q.T))
 
 
 @pytest.mark.parametrize("n", [12, 30, 100, 300])
@@ -304,8 +304,8 @@ def test_a_factor_from_fewer_rows_than_features_does_not_turn_around(n):
     Z = rng.standard_normal((n // 2, n))
     factor, g = Z.T @ Z / n + 1e-13 * np.eye(n), rng.standard_normal((20, n))
     step = g.copy()  # it may say that the matrix is not definite, not that it is and be wrong
-    if _core.factorise(factor):
-        _core.solve(factor, step)
+    if _linalg.factorise(factor):
+        _linalg.solve(factor, step)
     assert np.einsum("ij,ij->i", step, g).min() > 0
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import _core, _curvature
+from .. import _curvature, _linalg
 from .._curvature import Sample, Solve
 from .._objective import Objective
 from .._typing import Float64
@@ -58,12 +58,12 @@ class Pairs:
             return solve(vector)
         kept = self._steps, self._turns, self._rho, self._newest, self.count
         result = vector.copy()
-        _core.pairs_backward(*kept, result, self._shares)
+        _linalg.pairs_backward(*kept, result, self._shares)
         result = solve(result)
         if not exact:
             turn = self._turns[self._newest]
             result /= self._rho[self._newest] * float(turn @ solve(turn))
-        _core.pairs_forward(*kept, result, self._shares)
+        _linalg.pairs_forward(*kept, result, self._shares)
         return result
 
 

@@ -1,0 +1,25 @@
+"""Types of the compiled linear algebra; see _linalg.pyx for what each function does."""
+
+import numpy as np
+import numpy.typing as npt
+
+_Float64 = npt.NDArray[np.float64]
+
+def weighted_gram(Z: _Float64, root_weight: _Float64, out: _Float64, work: _Float64) -> None: ...
+def hessian(
+    Z: _Float64,
+    probability: _Float64,
+    weight: _Float64,
+    out: _Float64,
+    penalty: _Float64,
+    work: _Float64,
+    factors: _Float64,
+) -> None: ...
+def factorise(matrix: _Float64) -> bool: ...
+def solve(factor: _Float64, rows: _Float64) -> None: ...
+def pairs_backward(
+    steps: _Float64, turns: _Float64, rho: _Float64, newest: int, count: int, vector: _Float64, shares: _Float64
+) -> None: ...
+def pairs_forward(
+    steps: _Float64, turns: _Float64, rho: _Float64, newest: int, count: int, vector: _Float64, shares: _Float64
+) -> None: ...
