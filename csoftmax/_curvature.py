@@ -17,10 +17,11 @@ Every model is taken from a subset of the rows (`Sample`), and orders a vector a
     diagonal    the diagonal of H.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from . import _core, _linalg
 from ._typing import Float64
@@ -72,7 +73,7 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
     n_columns, size = theta.shape
     probability = sample.probabilities(theta)
     if n_columns == 1:
-        return _one_block(sample, probability[:, 0] * (1 - probability[:, 0]))
+        return _binary(sample, probability)
     free = n_columns - 1
     out = np.empty((free * size, free * size))
     block = _block(len(sample.rows), (free * size) ** 2)
@@ -85,7 +86,7 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
         np.empty((block, free * size)),
         np.empty((block, free)),
     )
-    solve = _solver(out)
+    solve = _solver([out], np.zeros(1, np.intp))
 
     def apply(gradient: Float64) -> Float64:
         step = np.zeros((n_columns, size))
@@ -100,17 +101,18 @@ def classes(sample: Sample, theta: Float64) -> Solve:
     """One block for each direction between the classes."""
     probability = sample.probabilities(theta)
     if len(theta) == 1:
-        return _one_block(sample, probability[:, 0] * (1 - probability[:, 0]))
+        return _binary(sample, probability)
     _, directions = _directions(sample, probability)
     variance = probability @ directions**2 - (probability @ directions) ** 2
-    return _in_directions(directions, [_one_block(sample, spread) for spread in variance.T], range(len(directions) - 1))
+    lowers = (_block_matrix(sample, spread) for spread in variance.T)
+    return _in_directions(directions, lowers, np.arange(len(variance.T)))
 
 
 def gram(sample: Sample, theta: Float64) -> Solve:
     """One Gram matrix for all directions between the classes."""
     probability = sample.probabilities(theta)
     if len(theta) == 1:
-        return _one_block(sample, probability[:, 0] * (1 - probability[:, 0]))
+        return _binary(sample, probability)
     sizes, directions = _directions(sample, probability)
     uncertainty = 1 - np.einsum("ik,ik->i", probability, probability)
     total = float(sample.weight @ uncertainty)
@@ -118,13 +120,8 @@ def gram(sample: Sample, theta: Float64) -> Solve:
     sizes = np.maximum(sizes, 1e-12 * sizes[-1])
     groups = np.floor(np.log(sizes / sizes[0]) / np.log(SHARED)).astype(int)
     present, member = np.unique(groups, return_inverse=True)
-    solves = []
-    for number in range(len(present)):
-        scale = np.exp(np.log(sizes[member == number]).mean())
-        scaled = scale * matrix
-        np.einsum("jj->j", scaled)[:] += sample.penalty
-        solves.append(_solver(scaled))
-    return _in_directions(directions, solves, member)
+    scales = [np.exp(np.log(sizes[member == number]).mean()) for number in range(len(present))]
+    return _in_directions(directions, (scale * matrix + np.diag(sample.penalty) for scale in scales), member)
 
 
 def diagonal(sample: Sample, theta: Float64) -> Solve:
@@ -148,30 +145,49 @@ def _directions(sample: Sample, probability: Float64) -> tuple[Float64, Float64]
     return np.maximum(values[1:], np.finfo(float).tiny), np.ascontiguousarray(vectors[:, 1:])
 
 
-def _in_directions(directions: Float64, solves: list[Solve], member: "np.typing.ArrayLike") -> Solve:
-    """Solves row k of the gradient's directions with solves[member[k]]."""
-    places = [np.flatnonzero(np.asarray(member) == number) for number in range(len(solves))]
+def _in_directions(directions: Float64, lowers: Iterable[Float64], member: npt.NDArray[np.intp]) -> Solve:
+    """Solves row k of the gradient's directions with block member[k]."""
+    solve = _solver(lowers, member)
 
     def apply(gradient: Float64) -> Float64:
-        turned = directions.T @ gradient.reshape(len(directions), -1)
-        for mine, solve in zip(places, solves, strict=True):
-            turned[mine] = solve(turned[mine])
-        return (directions @ turned).ravel()
+        return (directions @ solve(directions.T @ gradient.reshape(len(directions), -1))).ravel()
 
     return apply
 
 
-def _one_block(sample: Sample, factor: Float64) -> Solve:
+def _block_matrix(sample: Sample, factor: Float64) -> Float64:
+    """Lower triangle of sum_i w_i factor_i z_i z_i' + diag(penalty)."""
     matrix = sample.gram(factor)
     np.einsum("jj->j", matrix)[:] += sample.penalty
-    return _solver(matrix)
+    return matrix
 
 
-def _solver(lower: Float64) -> Solve:
-    """Solver for a positive semi-definite matrix given by its lower triangle.
+def _binary(sample: Sample, probability: Float64) -> Solve:
+    """The Hessian of one column, for two classes."""
+    lower = _block_matrix(sample, probability[:, 0] * (1 - probability[:, 0]))
+    solve = _solver([lower], np.zeros(1, np.intp))
+    return lambda gradient: solve(gradient).ravel()
 
-    The matrix is brought to a diagonal of ones, so that a feature with a huge penalty does not drown the others.
-    Rounding, or fewer rows than features, may leave it singular: then the diagonal is raised until it is not.
+
+def _solver(lowers: Iterable[Float64], member: npt.NDArray[np.intp]) -> Solve:
+    """Solves each row with one of some positive semi-definite matrices, given by their lower triangles."""
+    factors, units = zip(*(_factor(lower) for lower in lowers), strict=True)
+    stacked, unit = np.stack(factors), np.stack(units)[member]
+
+    def solve(rows: Float64) -> Float64:
+        answer: Float64 = rows.reshape(unit.shape) * unit
+        _linalg.solve(stacked, member, answer)
+        answer *= unit
+        return answer
+
+    return solve
+
+
+def _factor(lower: Float64) -> tuple[Float64, Float64]:
+    """(L, u) with the matrix = diag(1/u) L L' diag(1/u).
+
+    u brings the diagonal to ones, so that a feature with a huge penalty does not drown the others. Rounding, or fewer
+    rows than features, may leave the matrix singular: then the diagonal is raised until it is not.
     """
     entries = np.einsum("jj->j", lower)
     with np.errstate(divide="ignore"):
@@ -182,13 +198,5 @@ def _solver(lower: Float64) -> Solve:
         factor = scaled.copy()
         np.einsum("jj->j", factor)[:] = 1 + ridge
         if _linalg.factorise(factor):
-            break
+            return factor, unit
         ridge *= 100
-
-    def solve(rows: Float64) -> Float64:
-        answer = np.atleast_2d(rows * unit)
-        _linalg.solve(factor, answer)
-        answer *= unit
-        return answer.reshape(rows.shape)
-
-    return solve

@@ -116,34 +116,42 @@ def factorise(double[:, ::1] matrix):
     return info == 0
 
 
-def solve(const double[:, ::1] factor, double[:, ::1] rows):
-    """Each of the rows x, in place, to the solution of L L' y = x; L is the lower triangle of factor."""
-    if factor.shape[0] * factor.shape[0] * rows.shape[0] < SHORT:
-        _solve(factor, rows)
+def solve(const double[:, :, ::1] factors, const Py_ssize_t[::1] member, double[:, ::1] rows):
+    """Row x number r, in place, to the solution of L L' y = x, L the lower triangle of factors[member[r]]."""
+    if rows.shape[1] * rows.shape[1] * rows.shape[0] < SHORT:
+        _solve(factors, member, rows)
     else:
         with nogil:
-            _solve(factor, rows)
+            _solve(factors, member, rows)
 
 
-cdef void _solve(const double[:, ::1] factor, double[:, ::1] rows) noexcept nogil:
+cdef void _solve(const double[:, :, ::1] factors, const Py_ssize_t[::1] member, double[:, ::1] rows) noexcept nogil:
     cdef:
         char upper = b'U'
-        blas_int n = <blas_int>factor.shape[0], m = <blas_int>rows.shape[0], one = 1, length, info
-        Py_ssize_t r, i
+        blas_int n = <blas_int>rows.shape[1], m, one = 1, length, info
+        Py_ssize_t r = 0, i
+        const double *factor
+        double *x
         double share
-    if n > SMALL_FACTOR and m >= 4:
-        dpotrs(&upper, &n, &m, <double*>&factor[0, 0], &n, &rows[0, 0], &n, &info)
-        return
-    for r in range(m):
+    while r < rows.shape[0]:
+        factor, x = &factors[member[r], 0, 0], &rows[r, 0]
+        m = 1
+        while r + m < rows.shape[0] and member[r + m] == member[r]:
+            m += 1
+        if n > SMALL_FACTOR and m >= 4:
+            dpotrs(&upper, &n, &m, <double*>factor, &n, x, &n, &info)
+            r += m
+            continue
         for i in range(n):
             length = <blas_int>i
-            share = ddot(&length, <double*>&factor[i, 0], &one, &rows[r, 0], &one)
-            rows[r, i] = (rows[r, i] - share) / factor[i, i]
+            share = ddot(&length, <double*>factor + i * n, &one, x, &one)
+            x[i] = (x[i] - share) / factor[i * n + i]
         for i in range(n - 1, -1, -1):
             length = <blas_int>i
-            rows[r, i] /= factor[i, i]
-            share = -rows[r, i]
-            daxpy(&length, &share, <double*>&factor[i, 0], &one, &rows[r, 0], &one)
+            x[i] /= factor[i * n + i]
+            share = -x[i]
+            daxpy(&length, &share, <double*>factor + i * n, &one, x, &one)
+        r += 1
 
 
 # ---- L-BFGS -----------------------------------------------------------------------------------------------------

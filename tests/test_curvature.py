@@ -291,7 +291,7 @@ def test_the_compiled_cholesky_solve(n, condition, m):
     factor, answer = np.tril(matrix) + np.triu(np.full((n, n), np.nan), 1), rows.copy()
     assert _linalg.factorise(factor)
     np.testing.assert_allclose(np.tril(factor) @ np.tril(factor).T, matrix, rtol=0, atol=n * 2.0**-52)
-    _linalg.solve(factor, answer)
+    _linalg.solve(factor[None], np.zeros(len(answer), np.intp), answer)
     # Backward stable: the residual is rounding, relative to the largest entries, whatever the condition.
     assert abs(answer @ matrix - rows).max() <= 10 * n * 2.0**-52 * np.linalg.norm(answer, axis=1).max()
     values[-1] = -1e-3
@@ -305,7 +305,7 @@ def test_a_factor_from_fewer_rows_than_features_does_not_turn_around(n):
     factor, g = Z.T @ Z / n + 1e-13 * np.eye(n), rng.standard_normal((20, n))
     step = g.copy()  # it may say that the matrix is not definite, not that it is and be wrong
     if _linalg.factorise(factor):
-        _linalg.solve(factor, step)
+        _linalg.solve(factor[None], np.zeros(len(step), np.intp), step)
     assert np.einsum("ij,ij->i", step, g).min() > 0
 
 
