@@ -5,6 +5,16 @@ import numpy.typing as npt
 
 _Float64 = npt.NDArray[np.float64]
 
+def to_plain(theta: _Float64, unit: _Float64, center: _Float64, coef: _Float64, intercept: _Float64) -> float: ...
+def to_standard(
+    by_coef: _Float64,
+    by_intercept: _Float64,
+    coef: _Float64,
+    alpha: float,
+    unit: _Float64,
+    center: _Float64,
+    gradient: _Float64,
+) -> None: ...
 def weighted_gram(Z: _Float64, root_weight: _Float64, out: _Float64, work: _Float64) -> None: ...
 def hessian(
     Z: _Float64,

@@ -15,6 +15,36 @@ cdef enum:
     SMALL_FACTOR = 256  # rows up to which LAPACK's threads are not worth waking
 
 
+# ---- standardised coordinates -----------------------------------------------------------------------------------
+
+def to_plain(const double[:, ::1] theta, const double[::1] unit, const double[::1] center, double[:, ::1] coef,
+             double[::1] intercept):
+    """Row (u, c) of theta to w = u * unit and b = c - w.center, where there are intercepts; returns ||w||^2 in all."""
+    cdef Py_ssize_t d = unit.shape[0], k, j
+    cdef bint has_intercept = theta.shape[1] > d
+    cdef double squares = 0, shift
+    for k in range(theta.shape[0]):
+        shift = 0
+        for j in range(d):
+            coef[k, j] = theta[k, j] * unit[j]
+            squares += coef[k, j] * coef[k, j]
+            shift += coef[k, j] * center[j]
+        intercept[k] = theta[k, d] - shift if has_intercept else 0
+    return squares
+
+
+def to_standard(const double[:, ::1] by_coef, const double[::1] by_intercept, const double[:, ::1] coef, double alpha,
+                const double[::1] unit, const double[::1] center, double[:, ::1] gradient):
+    """Gradient of the loss by w and b to that of J by (u, c): (dw + alpha w - db center) * unit, and db."""
+    cdef Py_ssize_t d = unit.shape[0], k, j
+    cdef bint has_intercept = gradient.shape[1] > d
+    for k in range(gradient.shape[0]):
+        for j in range(d):
+            gradient[k, j] = (by_coef[k, j] + alpha * coef[k, j] - by_intercept[k] * center[j]) * unit[j]
+        if has_intercept:
+            gradient[k, d] = by_intercept[k]
+
+
 # ---- curvature --------------------------------------------------------------------------------------------------
 
 cdef void add_gram(double sign, Py_ssize_t n_rows, Py_ssize_t d, const double *a, double *c,

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from . import _core
+from . import _core, _linalg
 from ._curvature import Sample
 from ._passes import LossPass, column_moments
 from ._typing import Array, Codes, Float64
@@ -76,8 +76,8 @@ class Objective:
         self._least_weight = float(weight.min())
         self._X, self._y, self._weight, self._n_threads = X, y, weight, n_threads
         self._pass = LossPass(X, y, weight, self.n_columns, n_threads)
-        self._coef = np.zeros((self.n_columns, d), X.dtype)
-        self._intercept = np.zeros(self.n_columns, X.dtype)
+        self._coef = np.zeros((self.n_columns, d))
+        self._intercept = np.zeros(self.n_columns)
         self.n_rows, self.n_coordinates = len(X), d + fit_intercept
         self.size = self.n_columns * self.n_coordinates
         self.n_passes = 0
@@ -92,22 +92,16 @@ class Objective:
     def value_gradient(self, theta: Float64) -> tuple[float, Float64]:
         """J and its gradient at theta. J may be infinite or NaN where scores overflow."""
         self.n_passes += 1
-        features, intercept = self.split(theta)
-        gradient = np.empty(self.size)
-        feature_gradient, intercept_gradient = self.split(gradient)
-        with np.errstate(over="ignore", invalid="ignore"):
-            coef = features * self._inverse_scale
-            self._coef[:] = coef
-            if self.fit_intercept:
-                self._intercept[:] = intercept - coef @ self._center
-            loss, by_coef, by_intercept = self._pass(self._coef, self._intercept)
-            np.multiply(coef, self.alpha, out=feature_gradient)
-            feature_gradient += by_coef
-            if self.fit_intercept:
-                intercept_gradient[:] = by_intercept
-                feature_gradient -= np.multiply.outer(by_intercept, self._center)
-            feature_gradient *= self._inverse_scale
-            return loss + self.alpha / 2 * float(np.vdot(coef, coef)), gradient
+        gradient = np.empty((self.n_columns, self.n_coordinates))
+        squares = _linalg.to_plain(
+            theta.reshape(gradient.shape), self._inverse_scale, self._center, self._coef, self._intercept
+        )
+        with np.errstate(over="ignore"):
+            coef = self._coef.astype(self._X.dtype, copy=False)
+            intercept = self._intercept.astype(self._X.dtype, copy=False)
+        loss, by_coef, by_intercept = self._pass(coef, intercept)
+        _linalg.to_standard(by_coef, by_intercept, self._coef, self.alpha, self._inverse_scale, self._center, gradient)
+        return loss + self.alpha / 2 * squares, gradient.ravel()
 
     def sample(self, n_rows: int) -> Sample:
         """About n_rows rows in standardised coordinates, chosen by length: all of them if there are no more.
