@@ -175,6 +175,7 @@ class _State:
         self.objective, self.options, self.setting = objective, options, setting
         self.theta = start.copy()
         self.value, self.gradient = objective.value_gradient(self.theta)
+        self.norm = float(abs(self.gradient).max())
         self.curve = [self.value]
         self.direction = self.last = np.zeros(0)
         self.gap = self.bound = np.inf
@@ -189,11 +190,6 @@ class _State:
         self._stiff = np.flatnonzero(stiffness)  # coordinates solved one by one, apart from the model and the pairs
         self._stiffness = stiffness[self._stiff]
         self._solve: Solve = self._scale
-
-    @property
-    def norm(self) -> float:
-        """Largest entry of the gradient."""
-        return float(abs(self.gradient).max(initial=0.0))
 
     @property
     def allowed(self) -> float:
@@ -275,6 +271,7 @@ class _State:
         self._pairs.add(self._free(self.last), self._free(gradient - self.gradient))
         self.theta += self.last
         self.gradient = gradient
+        self.norm = float(abs(gradient).max())
         self.curve.append(self.value)
         self.n_iter += 1
         self._age += 1
