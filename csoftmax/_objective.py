@@ -80,6 +80,9 @@ class Objective:
         self._intercept = np.zeros(self.n_columns)
         self.n_rows, self.n_coordinates = len(X), d + fit_intercept
         self.size = self.n_columns * self.n_coordinates
+        self._penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
+        with np.errstate(over="ignore"):
+            self._penalty[:d] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
         self.n_passes = 0
         self.workspace_bytes = self._pass.workspace_bytes + self._coef.nbytes
 
@@ -128,10 +131,7 @@ class Objective:
         for start in range(0, len(chosen), 1024):
             part = slice(start, start + 1024)
             rows[part, :d] = (self._X[chosen[part]] - self._center) * self._inverse_scale
-        penalty = np.zeros(rows.shape[1])
-        with np.errstate(over="ignore"):
-            penalty[:d] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
-        return Sample(rows, weight, penalty)
+        return Sample(rows, weight, self._penalty)
 
     def gap_bound(self, theta: Float64, value: float, gradient: Float64) -> float:
         """Upper bound of J - J*, from the duality gap; infinite without a penalty.
@@ -199,23 +199,14 @@ class Objective:
         The Hessian of one loss by its scores is at most 1/2, or 1/4 for two classes in one column.
         """
         bound = 0.25 if self.n_columns == 1 else 0.5
-        diagonal = np.full(self.size, bound)
-        features, _ = self.split(diagonal)
-        with np.errstate(over="ignore"):
-            features += (np.sqrt(self.alpha) * self._inverse_scale) ** 2
-        return diagonal
+        return bound + np.tile(self._penalty, self.n_columns)
 
     def stiff(self) -> Float64:
         """For coordinates that the penalty holds, far beyond what the loss could do, its curvature; 0 for others.
 
         They are those of features in tiny units.
         """
-        stiffness = np.zeros(self.size)
-        features, _ = self.split(stiffness)
-        with np.errstate(over="ignore"):
-            features += (np.sqrt(self.alpha) * self._inverse_scale) ** 2
-        stiffness[stiffness < 1e3] = 0
-        return stiffness
+        return np.tile(np.where(self._penalty >= 1e3, self._penalty, 0.0), self.n_columns)
 
     def safe_learning_rate(self) -> float:
         """A rate at which gradient descent on W and b decreases J: one over a bound of the largest curvature."""

@@ -70,6 +70,8 @@ class Predictor:
             raise ValueError(f"intercept has shape {offsets.shape} and coef {weights.shape}: expected ({rows},)")
         n_classes = max(2, rows)
         labels = np.arange(n_classes) if classes is None else as_array(classes, "classes")
+        if labels.dtype.kind == "O" and len({type(label) for label in labels.flat}) > 1:
+            raise TypeError(f"classes mixes labels of several types, {labels.tolist()[:5]}: make them one type")
         if labels.shape != (n_classes,) or len(np.unique(labels)) != n_classes:
             raise ValueError(
                 f"classes has shape {labels.shape} with {len(np.unique(labels))} different labels: "
@@ -79,6 +81,8 @@ class Predictor:
             weights, offsets = weights.astype(kind), offsets.astype(kind)
         check_finite(weights, f"coef in {kind}")
         check_finite(offsets, f"intercept in {kind}")
+        if isinstance(feature_names, str):
+            raise TypeError(f"feature_names={feature_names!r} is one string: expected {n_features}, one per column")
         names = None if feature_names is None else tuple(feature_names)
         if names is not None and (len(names) != n_features or not all(isinstance(name, str) for name in names)):
             raise ValueError(f"feature_names has {len(names)} entries: expected {n_features} strings, one per column")

@@ -317,3 +317,24 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(saved):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     large.save(path)
     assert_same_predictor(csoftmax.load(path), large)
+
+
+def test_labels_of_several_types_and_a_string_for_the_names_are_refused():
+    with pytest.raises(TypeError, match="classes mixes"):
+        Predictor(np.ones((2, 2)), np.zeros(2), np.array([1, "a"], dtype=object))
+    with pytest.raises(TypeError, match="feature_names='ab'"):
+        Predictor(np.ones((2, 2)), np.zeros(2), feature_names="ab")
+
+
+def test_a_batch_of_no_rows_gives_answers_of_no_rows():
+    for rows, n_classes in ((1, 2), (3, 3)):
+        model = Predictor(np.ones((rows, 2)), np.zeros(rows))
+        assert model.predict_proba(np.empty((0, 2))).shape == (0, n_classes)
+        assert model.predict(np.empty((0, 2))).shape == (0,)
+
+
+def test_the_arrays_of_a_predictor_cannot_be_written():
+    model = Predictor(np.ones((3, 2)), np.zeros(3))
+    for array in (model.coef, model.intercept, model.classes):
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.setflags(write=True)
