@@ -7,14 +7,15 @@ probabilities of row i, the Hessian of J is
 
 Every model is taken from a subset of the rows (`Sample`), and orders a vector as (class, feature):
 
-    hessian     H itself, of size (K - 1)(d + 1): adding one vector to all classes changes no probability, so the
-                last class is held at zero and the direction is centred afterwards.
-    classes     K - 1 blocks of size d + 1, one for each direction q_k between the classes: the eigenvectors of
-                A = sum_i w_i (diag(p_i) - p_i p_i'), between which there is no curvature on average.
-    gram        a_k G in the same directions: one Gram matrix for all of them, its rows weighted by 1 - ||p_i||^2, times
-                the eigenvalues of A. At W = 0 it is proportional to the bound of Boehning (1992,
-                doi:10.1007/BF00048682).
+    hessian     H itself, of size (K - 1)(d + 1): the last class is held at zero, see below.
+    classes     the K blocks on its diagonal, of size d + 1: block k is sum_i w_i p_ik (1 - p_ik) z_i z_i' + penalty.
+    gram        the same with one Gram matrix for all classes, times the mean of p_ik (1 - p_ik): its rows are weighted
+                by 1 - ||p_i||^2. At W = 0 it is proportional to the bound of Boehning (1992, doi:10.1007/BF00048682).
     diagonal    the diagonal of H.
+
+Adding one vector to the coefficients of all classes changes no probability, so every model gives directions that sum to
+zero over the classes. Without that the blocks of different classes would put more and more of a step where it changes
+nothing but the penalty: on 60000 x 784 pixels 6500 iterations did not reach what 310 do.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,7 +31,7 @@ from ._typing import Float64
 # waking others for less costs more than it gains, and on a busy machine many times more.
 BLOCK = 1024
 SMALL_PRODUCT = 2**18
-# Directions whose eigenvalues lie within this factor share one factor.
+# Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
 
 Solve = Callable[[Float64], Float64]
@@ -86,7 +87,7 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
         np.empty((block, free * size)),
         np.empty((block, free)),
     )
-    solve = _solver([out], np.zeros(1, np.intp))
+    solve = _solver([out], np.zeros(1, np.intp), len(out))
 
     def apply(gradient: Float64) -> Float64:
         step = np.zeros((n_columns, size))
@@ -98,30 +99,31 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
 
 
 def classes(sample: Sample, theta: Float64) -> Solve:
-    """One block for each direction between the classes."""
+    """One block for each class."""
     probability = sample.probabilities(theta)
     if len(theta) == 1:
         return _binary(sample, probability)
-    _, directions = _directions(sample, probability)
-    variance = probability @ directions**2 - (probability @ directions) ** 2
-    lowers = (_block_matrix(sample, spread) for spread in variance.T)
-    return _in_directions(directions, lowers, np.arange(len(variance.T)))
+    spread = (probability * (1 - probability)).T
+    blocks = (_block_matrix(sample, np.ascontiguousarray(row)) for row in spread)
+    return _centred(_solver(blocks, np.arange(len(spread)), theta.shape[1]))
 
 
 def gram(sample: Sample, theta: Float64) -> Solve:
-    """One Gram matrix for all directions between the classes."""
+    """One Gram matrix for all classes."""
     probability = sample.probabilities(theta)
     if len(theta) == 1:
         return _binary(sample, probability)
-    sizes, directions = _directions(sample, probability)
-    uncertainty = 1 - np.einsum("ik,ik->i", probability, probability)
+    spread = probability * (1 - probability)
+    uncertainty = spread.sum(axis=1)
     total = float(sample.weight @ uncertainty)
     matrix = sample.gram(uncertainty / total if total > 0 else np.ones(len(uncertainty)))
-    sizes = np.maximum(sizes, 1e-12 * sizes[-1])
-    groups = np.floor(np.log(sizes / sizes[0]) / np.log(SHARED)).astype(int)
+    sizes = sample.weight @ spread
+    sizes = np.maximum(sizes, max(1e-12 * sizes.max(), np.finfo(float).tiny))
+    groups = np.floor(np.log(sizes / sizes.min()) / np.log(SHARED)).astype(int)
     present, member = np.unique(groups, return_inverse=True)
     scales = [np.exp(np.log(sizes[member == number]).mean()) for number in range(len(present))]
-    return _in_directions(directions, (scale * matrix + np.diag(sample.penalty) for scale in scales), member)
+    lowers = (scale * matrix + np.diag(sample.penalty) for scale in scales)
+    return _centred(_solver(lowers, member, theta.shape[1]))
 
 
 def diagonal(sample: Sample, theta: Float64) -> Solve:
@@ -134,23 +136,17 @@ def diagonal(sample: Sample, theta: Float64) -> Solve:
         entries += spread[part].T @ sample.rows[part] ** 2
     entries += sample.penalty
     with np.errstate(divide="ignore"):
-        inverse = np.where(entries > 0, 1 / entries, 0.0).ravel()
-    return lambda gradient: gradient * inverse
+        inverse = np.where(entries > 0, 1 / entries, 0.0)
+    if len(theta) == 1:
+        return lambda gradient: gradient * inverse[0]
+    return _centred(lambda gradient: gradient.reshape(inverse.shape) * inverse)
 
 
-def _directions(sample: Sample, probability: Float64) -> tuple[Float64, Float64]:
-    """Eigenvalues, rising, and eigenvectors in columns of A, without the null direction of equal shifts."""
-    mixed = (probability * sample.weight[:, None]).T @ probability
-    values, vectors = np.linalg.eigh(np.diag(sample.weight @ probability) - mixed)
-    return np.maximum(values[1:], np.finfo(float).tiny), np.ascontiguousarray(vectors[:, 1:])
-
-
-def _in_directions(directions: Float64, lowers: Iterable[Float64], member: npt.NDArray[np.intp]) -> Solve:
-    """Solves row k of the gradient's directions with block member[k]."""
-    solve = _solver(lowers, member)
-
+def _centred(solve: Solve) -> Solve:
     def apply(gradient: Float64) -> Float64:
-        return (directions @ solve(directions.T @ gradient.reshape(len(directions), -1))).ravel()
+        step = solve(gradient)
+        step -= step.mean(axis=0)
+        return step.ravel()
 
     return apply
 
@@ -165,38 +161,43 @@ def _block_matrix(sample: Sample, factor: Float64) -> Float64:
 def _binary(sample: Sample, probability: Float64) -> Solve:
     """The Hessian of one column, for two classes."""
     lower = _block_matrix(sample, probability[:, 0] * (1 - probability[:, 0]))
-    solve = _solver([lower], np.zeros(1, np.intp))
+    solve = _solver([lower], np.zeros(1, np.intp), len(lower))
     return lambda gradient: solve(gradient).ravel()
 
 
-def _solver(lowers: Iterable[Float64], member: npt.NDArray[np.intp]) -> Solve:
-    """Solves each row with one of some positive semi-definite matrices, given by their lower triangles."""
-    factors, units = zip(*(_factor(lower) for lower in lowers), strict=True)
-    stacked, unit = np.stack(factors), np.stack(units)[member]
+def _solver(lowers: Iterable[Float64], member: npt.NDArray[np.intp], size: int) -> Solve:
+    """Solves row k with lowers[member[k]], positive semi-definite matrices given by their lower triangles."""
+    factors = np.empty((member.max() + 1, size, size))
+    units = np.empty((len(factors), size))
+    for number, lower in enumerate(lowers):
+        units[number] = _factor(lower, factors[number])
+    unit = units[member]
 
     def solve(rows: Float64) -> Float64:
         answer: Float64 = rows.reshape(unit.shape) * unit
-        _linalg.solve(stacked, member, answer)
+        _linalg.solve(factors, member, answer)
         answer *= unit
         return answer
 
     return solve
 
 
-def _factor(lower: Float64) -> tuple[Float64, Float64]:
-    """(L, u) with the matrix = diag(1/u) L L' diag(1/u).
+def _factor(lower: Float64, factor: Float64) -> Float64:
+    """Fills in L, returns u, with the matrix = diag(1/u) L L' diag(1/u).
 
     u brings the diagonal to ones, so that a feature with a huge penalty does not drown the others. Rounding, or fewer
     rows than features, may leave the matrix singular: then the diagonal is raised until it is not.
     """
-    entries = np.einsum("jj->j", lower)
+    entries = np.einsum("jj->j", lower).copy()
     with np.errstate(divide="ignore"):
         unit = np.where(entries > 0, 1 / np.sqrt(entries), 0.0)  # 0 for a constant feature, and for an infinite penalty
-    scaled = np.nan_to_num(lower * unit * unit[:, None])
+    lower *= unit
+    lower *= unit[:, None]
+    np.nan_to_num(lower, copy=False)
     ridge = 1e-13
     while True:
-        factor = scaled.copy()
+        factor[:] = lower
         np.einsum("jj->j", factor)[:] = 1 + ridge
         if _linalg.factorise(factor):
-            return factor, unit
+            return unit
         ridge *= 100

@@ -22,6 +22,8 @@ from ._typing import Array, Codes, Float64
 
 # float32 data whose columns lie further from zero, in standard deviations, are computed in float64.
 OFFSET_FLOAT32 = 1e3
+# What a solver may use, bytes; if X is larger than 20 times this, a twentieth of X.
+MEMORY = 2**28
 
 
 class Objective:
@@ -84,6 +86,7 @@ class Objective:
         with np.errstate(over="ignore"):
             self._penalty[:d] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
         self.n_passes = 0
+        self.memory = max(MEMORY, X.nbytes // 20)
         self.workspace_bytes = self._pass.workspace_bytes + self._coef.nbytes
 
     def split(self, theta: Float64) -> tuple[Float64, Float64]:

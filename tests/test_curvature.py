@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import twin
 from data import overlapping
 
@@ -125,42 +126,66 @@ def test_the_full_model_solves_the_hessian(case, n_classes, fit_intercept, C):
         np.testing.assert_allclose(step.reshape(theta.shape).sum(axis=0), 0, atol=1e-12 * abs(step).max())
 
 
+def block_model(model, H, Z, P, w, penalty, varies):
+    """What a model without entries between classes is, before it is centred; features that vary alone."""
+    K = P.shape[1]
+    at = np.add.outer(np.arange(K) * Z.shape[1], varies).ravel()
+    same_class = np.kron(np.eye(K), np.ones((len(varies), len(varies))))
+    if model == "hessian":
+        return H[np.ix_(at, at)]
+    if model == "classes":
+        return H[np.ix_(at, at)] * same_class
+    if model == "diagonal":
+        return np.diag(np.diag(H)[at])
+    uncertainty = w * (P * (1 - P)).sum(axis=1)
+    G = (Z[:, varies].T * uncertainty / uncertainty.sum()) @ Z[:, varies]
+    return np.kron(np.diag(w @ (P * (1 - P))), G) + np.kron(np.eye(K), np.diag(penalty[varies]))
+
+
 @CASES
 @CLASSES
 @INTERCEPT
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_is_symmetric_positive_and_what_it_says(case, n_classes, fit_intercept, model):
-    objective, theta, H, Z, P, A, varies, w = setting(case, n_classes, fit_intercept)
+def test_every_model_is_symmetric_positive_and_what_it_says(case, n_classes, fit_intercept, model, monkeypatch):
+    monkeypatch.setattr(_curvature, "SHARED", 1 + 1e-12)  # every class has a factor of its own
+    objective, theta, H, Z, P, _, varies, w = setting(case, n_classes, fit_intercept)
     solve = getattr(_curvature, model)(objective.sample(objective.n_rows), theta)
-    free = np.eye(theta.shape[1])[:, varies]
-    if model == "diagonal":
-        basis = np.kron(np.eye(len(theta)), free)
-        close(implied(solve, basis), np.diag(basis.T @ np.diag(H)))
-        return
-    directions = zero_sum(len(theta))
-    if len(theta) > 1 and model != "hessian":
-        directions = directions @ np.linalg.eigh(directions.T @ A @ directions)[1]
-    basis = np.kron(directions, free)
-    matrix, exact = implied(solve, basis), basis.T @ H @ basis
-    if model == "hessian" or len(theta) == 1:
-        close(matrix, exact)
-    elif model == "classes":
-        close(matrix, exact * np.kron(np.eye(directions.shape[1]), np.ones((len(varies),) * 2)))
+    directions, free = zero_sum(len(theta)), np.eye(theta.shape[1])[:, varies]
+    step = solve(np.random.default_rng(0).standard_normal(theta.size)).reshape(theta.shape)
+    if len(theta) > 1:
+        np.testing.assert_allclose(step.sum(axis=0), 0, atol=1e-12 * abs(step).max())
+    _, unit = coordinates(*problem(case, n_classes)[::2], fit_intercept)
+    penalty = np.zeros(theta.shape[1])
+    penalty[: len(unit)] = objective.alpha / np.where(unit > 0, unit, np.inf) ** 2
+    matrix = block_model(model, H, Z, P, w, penalty, varies)
+    within = np.kron(directions, np.eye(len(varies)))
+    if model == "hessian":  # H has no curvature along equal shifts but the penalty's: restricted, not projected
+        expected = within.T @ matrix @ within
     else:
-        uncertainty = w * (1 - (P**2).sum(axis=1))
-        G = free.T @ (Z.T * uncertainty / uncertainty.sum()) @ Z @ free
-        _, unit = coordinates(*problem(case, n_classes)[::2], fit_intercept)
-        penalty = np.zeros(theta.shape[1])
-        penalty[: len(unit)] = objective.alpha / np.where(unit > 0, unit, np.inf) ** 2
-        eigenvalues = np.diag(directions.T @ A @ directions)
-        expected = np.zeros_like(matrix)
-        for k in range(directions.shape[1]):
-            block = slice(k * len(varies), (k + 1) * len(varies))
-            bare = matrix[block, block] - np.diag(penalty[varies])
-            a = np.vdot(bare, G) / np.vdot(G, G)
-            assert 1 / 2 <= a / eigenvalues[k] <= 2  # directions share a factor where eigenvalues are that close
-            expected[block, block] = a * G + np.diag(penalty[varies])
-        close(matrix, expected)
+        expected = np.linalg.inv(within.T @ np.linalg.inv(matrix) @ within)
+    close(implied(solve, np.kron(directions, free)), expected)
+
+
+@pytest.mark.parametrize("n_classes", [3, 5, 12])
+def test_classes_that_share_a_factor_are_within_its_tolerance(n_classes, monkeypatch):
+    objective, theta, *_ = setting("weighted", n_classes, True)
+    sample, basis = objective.sample(objective.n_rows), np.kron(zero_sum(n_classes), np.eye(theta.shape[1]))
+    shared = implied(_curvature.gram(sample, theta), basis)
+    monkeypatch.setattr(_curvature, "SHARED", 1 + 1e-12)
+    ratio = scipy.linalg.eigvalsh(shared, implied(_curvature.gram(sample, theta), basis))
+    assert ratio.min() >= 1 / 2 - 1e-9
+    assert ratio.max() <= 2 + 1e-9
+
+
+@CASES
+@CLASSES
+@INTERCEPT
+def test_the_hessian_is_at_most_twice_the_class_blocks(case, n_classes, fit_intercept):
+    objective, theta, H, _, _, _, varies, _ = setting(case, n_classes, fit_intercept)
+    solve = _curvature.classes(objective.sample(objective.n_rows), theta)
+    basis = np.kron(zero_sum(len(theta)), np.eye(theta.shape[1])[:, varies])
+    ratio = scipy.linalg.eigvalsh(basis.T @ H @ basis, implied(solve, basis))
+    assert 0 < ratio.min() <= ratio.max() <= 2 + 1e-9
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 10])
@@ -174,8 +199,8 @@ def test_at_zero_the_gram_model_is_proportional_to_boehnings_bound(n_classes, fi
     G = (Z.T * weight / weight.sum()) @ Z
     basis = np.kron(zero_sum(len(theta)), np.eye(theta.shape[1]))
     # The bound is 1/2 G in every direction, or 1/4 G for two classes in one column, which is the Hessian itself at 0;
-    # for more the Hessian is 1/K G.
-    factor = 1 / 4 if n_classes == 2 else 1 / n_classes
+    # for more a block of the Hessian is 1/K (1 - 1/K) G.
+    factor = 1 / 4 if n_classes == 2 else (n_classes - 1) / n_classes**2
     close(implied(solve, basis), factor * np.kron(np.eye(basis.shape[1] // theta.shape[1]), G))
 
 

@@ -15,7 +15,7 @@ conditions, or near the optimum by the approximate ones of Hager and Zhang (2005
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,8 +25,6 @@ from .._objective import Objective
 from .._typing import Float64
 from ._result import Options, Result
 
-HISTORY_BYTES = 2**26
-SAMPLE_BYTES = 2**26
 DECREASE, CURVATURE = 1e-4, 0.9
 MAX_TRIALS = 40
 
@@ -83,7 +81,7 @@ class Setting:
 
 def lbfgs(objective: Objective, start: Float64, options: Options) -> Result:
     """Plain L-BFGS in standardised coordinates."""
-    return minimise(objective, start, options, Setting("it was asked for", None, 0, 0, _history(objective), False))
+    return minimise(objective, start, options, replace(ladder(objective)[-1], reason="it was asked for"))
 
 
 def newton(objective: Objective, start: Float64, options: Options) -> Result:
@@ -106,47 +104,38 @@ def ladder(objective: Objective) -> list[Setting]:
     """Every model for this shape, the most exact first, and whether making it costs few enough passes and bytes.
 
     Costs are counted in multiplications, a pass over X with few columns as one with 8. A model is made from as many
-    rows as one pass's worth of work allows, at least some multiple of its size, as far as memory goes: a Hessian from
-    too few rows misleads, while the block models only start what the pairs of L-BFGS complete.
+    rows as its share of one pass's work allows, at least some multiple of its size, as far as memory goes: a Hessian
+    from too few rows misleads, while the block models only start what the pairs of L-BFGS complete. The more a model
+    costs, the longer it is kept.
     """
     n, size, columns = objective.n_rows, objective.n_coordinates, objective.n_columns
     free = max(1, columns - 1)
     full = free * size
     one_pass = 4 * n * size * max(columns, 8) + 1e6
-    most = max(1, SAMPLE_BYTES // (8 * size))
+    most = max(1, objective.memory // (4 * 8 * size))
+    history = int(np.clip(objective.memory // (4 * 16 * objective.size), 3, 30))
 
-    def rung(name: str, least: int, row: int, factor: float, limit: float, interval: int | None, fits: bool) -> Setting:
-        m = int(min(n, most, max(least, one_pass / row)))
+    def rung(
+        name: str, least: int, row: int, factor: float, share: float, limit: float, keep: tuple[float, float], room: int
+    ) -> Setting:
+        m = int(min(n, most, max(least, share * one_pass / row)))
         cost = (m * row + factor) / one_pass
-        every = interval or int(np.clip(round(3 * cost), 1, 10))
-        reason = (
-            f"curvature model {name!r} on {m} of {n} rows costs {cost:.2g} passes, at most every {every} iterations"
-        )
+        fits = 8 * room <= 3 * objective.memory // 8
+        every = round(min(60, keep[0] + keep[1] * cost))
+        reason = f"curvature model {name!r} on {m} of {n} rows costs {cost:.2g} passes, once in {every} iterations"
         exact = name == "hessian"
-        return Setting(
-            reason,
-            getattr(_curvature, name),
-            m,
-            every,
-            0 if exact else _history(objective),
-            exact,
-            fits,
-            fits and m >= min(n, least // 2) and cost <= limit,
-        )
+        pays = fits and m >= min(n, least // 2) and cost <= limit
+        return Setting(reason, getattr(_curvature, name), m, every, 0 if exact else history, exact, fits, pays)
 
-    fits_square = 8 * size**2 <= SAMPLE_BYTES
-    few, small = max(2000, 10 * size), 16 * full**2 <= SAMPLE_BYTES
+    few = max(2000, 10 * size)
+    every, seldom = (1.0, 1.0), (10.0, 2.0)
     return [
-        rung("hessian", 20 * full, full**2, full**3 / 3, np.inf if columns == 1 and full <= 1000 else 8, None, small),
-        rung("classes", few, free * size**2, free * size**3 / 3, 4, 20, 8 * full * size <= SAMPLE_BYTES),
-        rung("gram", few, size**2, size**3, 30, 20, fits_square),
-        rung("diagonal", min(n, 2000), size * columns, 0, np.inf, 10, True),
-        Setting("no curvature model fits into memory", None, 0, 0, _history(objective), False),
+        rung("hessian", 20 * full, full**2, full**3 / 3, 0.3, 0.5, every, 2 * full**2),
+        rung("classes", few, columns * size**2, columns * size**3 / 3, 1, 30, seldom, columns * size**2),
+        rung("gram", few, size**2, size**3, 1, 30, seldom, 5 * size**2),
+        rung("diagonal", min(n, 2000), size * columns, 0, 1, np.inf, (10.0, 0.0), objective.size),
+        Setting("no curvature model fits into memory", None, 0, 0, history, False),
     ]
-
-
-def _history(objective: Objective) -> int:
-    return int(np.clip(HISTORY_BYTES // (16 * objective.size), 3, 30))
 
 
 def minimise(objective: Objective, start: Float64, options: Options, setting: Setting) -> Result:
