@@ -18,7 +18,7 @@ zero over the classes. Without that the blocks of different classes would put mo
 nothing but the penalty: on 60000 x 784 pixels 6500 iterations did not reach what 310 do.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ from ._typing import Float64
 # waking others for less costs more than it gains, and on a busy machine many times more.
 BLOCK = 1024
 SMALL_PRODUCT = 2**18
+CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
 
@@ -57,9 +58,11 @@ class Sample(NamedTuple):
     def gram(self, factor: Float64) -> Float64:
         """Lower triangle of sum_i w_i factor_i z_i z_i'."""
         size = self.rows.shape[1]
-        out = np.empty((size, size))
+        out = np.zeros((size, size))
         root = np.sqrt(self.weight * np.maximum(factor, 0))
-        _linalg.weighted_gram(self.rows, root, out, np.empty((_block(len(self.rows), size**2), size)))
+        work = np.empty((_block(len(self.rows), size**2), size))
+        for part in _parts(len(self.rows), size**2):
+            _linalg.weighted_gram(self.rows[part], root[part], out, work)
         return out
 
 
@@ -67,6 +70,12 @@ def _block(n_rows: int, work_per_row: int) -> int:
     """Rows of a block: few enough for one thread of BLAS if at least 16 are, else as many as there is space for."""
     few = SMALL_PRODUCT // work_per_row
     return max(1, min(n_rows, few if few >= 16 else BLOCK))
+
+
+def _parts(n_rows: int, work_per_row: int) -> Iterator[slice]:
+    """All rows, in calls short enough for an interrupt to be heard in time."""
+    step = max(BLOCK, CALL // work_per_row)
+    return (slice(start, start + step) for start in range(0, n_rows, step))
 
 
 def hessian(sample: Sample, theta: Float64) -> Solve:
@@ -78,21 +87,17 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
     free = n_columns - 1
     out = np.empty((free * size, free * size))
     block = _block(len(sample.rows), (free * size) ** 2)
-    _linalg.hessian(
-        sample.rows,
-        np.ascontiguousarray(probability[:, :-1]),
-        sample.weight,
-        out,
-        sample.penalty,
-        np.empty((block, free * size)),
-        np.empty((block, free)),
-    )
+    work, factors = np.empty((block, free * size)), np.empty((block, free))
+    others = np.ascontiguousarray(probability[:, :-1])
+    _linalg.hessian_of_penalty(sample.penalty, out)
+    for part in _parts(len(sample.rows), (free * size) ** 2):
+        _linalg.hessian(sample.rows[part], others[part], sample.weight[part], out, work, factors)
     solve = _solver([out], np.zeros(1, np.intp), len(out))
 
     def apply(gradient: Float64) -> Float64:
         step = np.zeros((n_columns, size))
         step[:-1] = solve(gradient[: free * size]).reshape(free, size)
-        step -= step.mean(axis=0)
+        _linalg.centre(step)
         return step.ravel()
 
     return apply
@@ -145,7 +150,7 @@ def diagonal(sample: Sample, theta: Float64) -> Solve:
 def _centred(solve: Solve) -> Solve:
     def apply(gradient: Float64) -> Float64:
         step = solve(gradient)
-        step -= step.mean(axis=0)
+        _linalg.centre(step)
         return step.ravel()
 
     return apply
@@ -167,37 +172,19 @@ def _binary(sample: Sample, probability: Float64) -> Solve:
 
 def _solver(lowers: Iterable[Float64], member: npt.NDArray[np.intp], size: int) -> Solve:
     """Solves row k with lowers[member[k]], positive semi-definite matrices given by their lower triangles."""
-    factors = np.empty((member.max() + 1, size, size))
+    factors = np.empty((int(member.max()) + 1, size, size))
     units = np.empty((len(factors), size))
-    for number, lower in enumerate(lowers):
-        units[number] = _factor(lower, factors[number])
-    unit = units[member]
+    for lower, factor, unit in zip(lowers, factors, units, strict=True):
+        # A diagonal of ones, so that a feature with a huge penalty does not drown the others. Rounding, or fewer rows
+        # than features, may leave the matrix singular: then the diagonal is raised until it is not.
+        _linalg.equilibrate(lower, unit)
+        ridge = 1e-13
+        while not _linalg.factorise(lower, ridge, factor):
+            ridge *= 100
 
     def solve(rows: Float64) -> Float64:
-        answer: Float64 = rows.reshape(unit.shape) * unit
-        _linalg.solve(factors, member, answer)
-        answer *= unit
+        answer = rows.reshape(len(member), size).copy()
+        _linalg.solve(factors, units, member, answer)
         return answer
 
     return solve
-
-
-def _factor(lower: Float64, factor: Float64) -> Float64:
-    """Fills in L, returns u, with the matrix = diag(1/u) L L' diag(1/u).
-
-    u brings the diagonal to ones, so that a feature with a huge penalty does not drown the others. Rounding, or fewer
-    rows than features, may leave the matrix singular: then the diagonal is raised until it is not.
-    """
-    entries = np.einsum("jj->j", lower).copy()
-    with np.errstate(divide="ignore"):
-        unit = np.where(entries > 0, 1 / np.sqrt(entries), 0.0)  # 0 for a constant feature, and for an infinite penalty
-    lower *= unit
-    lower *= unit[:, None]
-    np.nan_to_num(lower, copy=False)
-    ridge = 1e-13
-    while True:
-        factor[:] = lower
-        np.einsum("jj->j", factor)[:] = 1 + ridge
-        if _linalg.factorise(factor):
-            return unit
-        ridge *= 100

@@ -4,7 +4,7 @@
 Like _core it trusts its arguments.
 """
 from libc.math cimport sqrt
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport daxpy, ddot, dsyrk
 from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
 
@@ -70,10 +70,9 @@ cdef void scale_rows(Py_ssize_t n_rows, Py_ssize_t d, const double *z, const dou
 
 
 def weighted_gram(const double[:, ::1] Z, const double[::1] root_weight, double[:, ::1] out, double[:, ::1] work):
-    """Lower triangle of out = Z' diag(root_weight^2) Z; work holds a block of rows of Z."""
+    """Lower triangle of out += Z' diag(root_weight^2) Z; work holds a block of rows of Z."""
     cdef Py_ssize_t n = Z.shape[0], d = Z.shape[1], i = 0, rows
     with nogil:
-        memset(&out[0, 0], 0, d * d * sizeof(double))
         while i < n:
             rows = min(work.shape[0], n - i)
             scale_rows(rows, d, &Z[i, 0], &root_weight[i], 1, &work[0, 0], d)
@@ -81,25 +80,30 @@ def weighted_gram(const double[:, ::1] Z, const double[::1] root_weight, double[
             i += rows
 
 
-def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const double[::1] weight, double[:, ::1] out,
-            const double[::1] penalty, double[:, ::1] work, double[:, ::1] factors):
-    """Lower triangle of out = sum_i weight_i (diag(p_i) - p_i p_i') (x) z_i z_i' + (I - 11'/K) (x) diag(penalty).
+def hessian_of_penalty(const double[::1] penalty, double[:, ::1] out):
+    """Lower triangle of out = (I - 11'/K) (x) diag(penalty), over the first K - 1 classes.
 
-    Over the first K - 1 classes, the columns of `probability`: a step with the last class at zero, centred afterwards,
-    has the curvature I - 11'/K in the penalty.
+    It is the curvature of the penalty for a step with the last class at zero, centred afterwards.
+    """
+    cdef Py_ssize_t d = penalty.shape[0], n_classes = out.shape[0] // d, r, k, other
+    cdef double shared = -1.0 / (n_classes + 1)
+    memset(&out[0, 0], 0, out.shape[0] * out.shape[0] * sizeof(double))
+    for k in range(n_classes):
+        for other in range(k + 1):
+            for r in range(d):
+                out[k * d + r, other * d + r] = penalty[r] * (shared + (k == other))
+
+
+def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const double[::1] weight, double[:, ::1] out,
+            double[:, ::1] work, double[:, ::1] factors):
+    """Lower triangle of out += sum_i weight_i (diag(p_i) - p_i p_i') (x) z_i z_i', over the columns of `probability`.
 
     The part of p p' is one symmetric product of the rows p_i (x) z_i, that of diag(p) one for each class. work holds a
     block of those rows, factors as many rows of probabilities.
     """
     cdef Py_ssize_t n = Z.shape[0], d = Z.shape[1], n_classes = probability.shape[1], size = d * n_classes
-    cdef Py_ssize_t i = 0, r, k, other, rows
-    cdef double shared = -1.0 / (n_classes + 1)
+    cdef Py_ssize_t i = 0, r, k, rows
     with nogil:
-        memset(&out[0, 0], 0, size * size * sizeof(double))
-        for k in range(n_classes):
-            for other in range(k + 1):
-                for r in range(d):
-                    out[k * d + r, other * d + r] = penalty[r] * (shared + (k == other))
         while i < n:
             rows = min(work.shape[0], n - i)
             for r in range(rows):
@@ -117,42 +121,93 @@ def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const doub
             i += rows
 
 
-def factorise(double[:, ::1] matrix):
-    """Cholesky factor L, in place, of the positive definite matrix given by its lower triangle; False if it is not one.
+def equilibrate(double[:, ::1] lower, double[::1] unit):
+    """Scale a symmetric matrix, by its lower triangle, to a diagonal of ones: lower_rs *= unit_r unit_s.
+
+    unit is 0 where the diagonal is not positive or is infinite: such rows become those of the identity.
+    """
+    cdef Py_ssize_t r, s
+    cdef double scaled
+    for r in range(unit.shape[0]):
+        unit[r] = 1 / sqrt(lower[r, r]) if lower[r, r] > 0 else 0
+    for r in range(unit.shape[0]):
+        for s in range(r):
+            scaled = lower[r, s] * unit[r] * unit[s]
+            lower[r, s] = scaled if scaled == scaled else 0
+        lower[r, r] = 1
+
+
+def factorise(const double[:, ::1] lower, double ridge, double[:, ::1] factor):
+    """Cholesky factor of a matrix, given by its lower triangle, plus ridge I; False if that is not positive definite.
 
     OpenBLAS gives even a 20 x 20 factorisation to all its threads, and waits for them: small ones are done here.
     """
+    cdef Py_ssize_t n = lower.shape[0], r
+    for r in range(n):
+        memcpy(&factor[r, 0], &lower[r, 0], (r + 1) * sizeof(double))
+        factor[r, r] += ridge
+    if n * n * n < 6 * SHORT:
+        return _factorise(n, &factor[0, 0])
+    with nogil:
+        definite = _factorise(n, &factor[0, 0])
+    return definite
+
+
+cdef bint _factorise(Py_ssize_t size, double *matrix) noexcept nogil:
     cdef:
         char upper = b'U'
-        blas_int n = <blas_int>matrix.shape[0], one = 1, length, info = 0
+        blas_int n = <blas_int>size, one = 1, length, info = 0
         Py_ssize_t i, j
-        double pivot, share
-    with nogil:
-        if n > SMALL_FACTOR:
-            # To LAPACK the matrix is its transpose, so our lower triangle is its upper one.
-            dpotrf(&upper, &n, &matrix[0, 0], &n, &info)
-        else:
-            for i in range(n):
-                for j in range(i):
-                    length = <blas_int>j
-                    share = ddot(&length, &matrix[i, 0], &one, &matrix[j, 0], &one)
-                    matrix[i, j] = (matrix[i, j] - share) / matrix[j, j]
-                length = <blas_int>i
-                pivot = matrix[i, i] - ddot(&length, &matrix[i, 0], &one, &matrix[i, 0], &one)
-                if not pivot > 0:
-                    info = 1
-                    break
-                matrix[i, i] = sqrt(pivot)
-    return info == 0
+        double pivot
+        double *row
+    if size > SMALL_FACTOR:
+        # To LAPACK the matrix is its transpose, so our lower triangle is its upper one.
+        dpotrf(&upper, &n, matrix, &n, &info)
+        return info == 0
+    for i in range(size):
+        row = matrix + i * size
+        for j in range(i):
+            length = <blas_int>j
+            row[j] = (row[j] - ddot(&length, row, &one, matrix + j * size, &one)) / matrix[j * size + j]
+        length = <blas_int>i
+        pivot = row[i] - ddot(&length, row, &one, row, &one)
+        if not pivot > 0:
+            return False
+        row[i] = sqrt(pivot)
+    return True
 
 
-def solve(const double[:, :, ::1] factors, const Py_ssize_t[::1] member, double[:, ::1] rows):
-    """Row x number r, in place, to the solution of L L' y = x, L the lower triangle of factors[member[r]]."""
+def solve(const double[:, :, ::1] factors, const double[:, ::1] units, const Py_ssize_t[::1] member,
+          double[:, ::1] rows):
+    """Row number r, in place, to u L'^-1 L^-1 u row: u = units[member[r]], L the lower triangle of factors[member[r]].
+    """
+    scale(units, member, rows)
     if rows.shape[1] * rows.shape[1] * rows.shape[0] < SHORT:
         _solve(factors, member, rows)
     else:
         with nogil:
             _solve(factors, member, rows)
+    scale(units, member, rows)
+
+
+cdef void scale(const double[:, ::1] units, const Py_ssize_t[::1] member, double[:, ::1] rows) noexcept nogil:
+    cdef Py_ssize_t r, j
+    for r in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            rows[r, j] *= units[member[r], j]
+
+
+def centre(double[:, ::1] rows):
+    """Subtract the mean of the rows from each."""
+    cdef Py_ssize_t r, j
+    cdef double mean
+    for j in range(rows.shape[1]):
+        mean = 0
+        for r in range(rows.shape[0]):
+            mean += rows[r, j]
+        mean /= rows.shape[0]
+        for r in range(rows.shape[0]):
+            rows[r, j] -= mean
 
 
 cdef void _solve(const double[:, :, ::1] factors, const Py_ssize_t[::1] member, double[:, ::1] rows) noexcept nogil:

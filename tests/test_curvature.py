@@ -284,9 +284,9 @@ SIZES = [(1, 1, 1), (7, 3, 2), (64, 5, 64), (65, 9, 64), (100, 17, 33), (3, 20, 
 def test_the_weighted_gram_matrix(n, d, block):
     rng = np.random.default_rng(n)
     Z, root = rng.standard_normal((n, d)), rng.uniform(0, 2, n)
-    out, work = np.full((d, d), np.nan), np.full((block, d), np.nan)
+    out, work = np.full((d, d), 3.0), np.full((block, d), np.nan)
     _linalg.weighted_gram(Z, root, out, work)
-    np.testing.assert_allclose(np.tril(out), np.tril((Z.T * root**2) @ Z), rtol=0, atol=1e-13 * n)
+    np.testing.assert_allclose(np.tril(out), np.tril(3 + (Z.T * root**2) @ Z), rtol=0, atol=1e-13 * n)
 
 
 @pytest.mark.parametrize(("n", "d", "block"), SIZES)
@@ -298,7 +298,8 @@ def test_the_compiled_hessian(n, d, block, n_classes):
     size = n_classes * d
     out, penalty = np.full((size, size), np.nan), rng.uniform(0, 2, d)
     work = np.full((block, size), np.nan), np.full((block, n_classes), np.nan)
-    _linalg.hessian(Z, P, weight, out, penalty, *work)
+    _linalg.hessian_of_penalty(penalty, out)
+    _linalg.hessian(Z, P, weight, out, *work)
     # ||W||^2 by the first K - 1 classes, the last at zero and then centred: I - 11'/K between them.
     H = np.kron(np.eye(n_classes) - 1 / (n_classes + 1), np.diag(penalty))
     for w, p, z in zip(weight, P, Z, strict=True):
@@ -313,24 +314,43 @@ def test_the_compiled_cholesky_solve(n, condition, m):
     rng = np.random.default_rng(n)
     Q, values = np.linalg.qr(rng.standard_normal((n, n)))[0], np.geomspace(1, 1 / condition, n)
     matrix, rows = (Q * values) @ Q.T, rng.standard_normal((m, n))
-    factor, answer = np.tril(matrix) + np.triu(np.full((n, n), np.nan), 1), rows.copy()
-    assert _linalg.factorise(factor)
+    units, factor, answer = rng.uniform(0.5, 2, (1, n)), np.full((n, n), np.nan), rows / 2
+    assert _linalg.factorise(np.tril(matrix) + np.triu(np.full((n, n), np.nan), 1), 0.0, factor)
     np.testing.assert_allclose(np.tril(factor) @ np.tril(factor).T, matrix, rtol=0, atol=n * 2.0**-52)
-    _linalg.solve(factor[None], np.zeros(len(answer), np.intp), answer)
+    _linalg.solve(factor[None], units, np.zeros(len(answer), np.intp), answer)
+    answer, rows = answer / units, rows / 2 * units
     # Backward stable: the residual is rounding, relative to the largest entries, whatever the condition.
     assert abs(answer @ matrix - rows).max() <= 10 * n * 2.0**-52 * np.linalg.norm(answer, axis=1).max()
     values[-1] = -1e-3
-    assert not _linalg.factorise(np.ascontiguousarray((Q * values) @ Q.T))
+    assert not _linalg.factorise((Q * values) @ Q.T, 0.0, factor)
+    assert _linalg.factorise((Q * values) @ Q.T, 1e-2, factor)
+
+
+def test_equilibrating_makes_ones_of_the_diagonal_and_rows_of_the_identity_where_it_cannot():
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((7, 7)) * 10.0 ** np.arange(-150, 153, 50)[:, None]
+    matrix = root @ root.T
+    matrix[3] = matrix[:, 3] = 0
+    matrix[5, 5] = np.inf
+    lower, unit = matrix.copy(), np.full(7, np.nan)
+    _linalg.equilibrate(lower, unit)
+    good = [0, 1, 2, 4, 6]
+    np.testing.assert_array_equal(unit[[3, 5]], 0)
+    np.testing.assert_allclose(unit[good], 1 / np.sqrt(np.diag(matrix)[good]), rtol=1e-15)
+    expected = np.eye(7)
+    with np.errstate(invalid="ignore"):
+        expected[np.ix_(good, good)] = (matrix * unit * unit[:, None])[np.ix_(good, good)]
+    np.testing.assert_allclose(np.tril(lower), np.tril(expected), rtol=1e-13, atol=1e-16)
 
 
 @pytest.mark.parametrize("n", [12, 30, 100, 300])
 def test_a_factor_from_fewer_rows_than_features_does_not_turn_around(n):
     rng = np.random.default_rng(n)
     Z = rng.standard_normal((n // 2, n))
-    factor, g = Z.T @ Z / n + 1e-13 * np.eye(n), rng.standard_normal((20, n))
+    factor, g = np.empty((n, n)), rng.standard_normal((20, n))
     step = g.copy()  # it may say that the matrix is not definite, not that it is and be wrong
-    if _linalg.factorise(factor):
-        _linalg.solve(factor[None], np.zeros(len(step), np.intp), step)
+    if _linalg.factorise(Z.T @ Z / n, 1e-13, factor):
+        _linalg.solve(factor[None], np.ones((1, n)), np.zeros(len(step), np.intp), step)
     assert np.einsum("ij,ij->i", step, g).min() > 0
 
 
