@@ -18,19 +18,21 @@ zero over the classes. Without that the blocks of different classes would put mo
 nothing but the penalty: on 60000 x 784 pixels 6500 iterations did not reach what 310 do.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core, _linalg
+from ._threads import run
 from ._typing import Float64
 
 # Rows of the workspace of the symmetric products. OpenBLAS keeps one of SMALL_PRODUCT multiplications on one thread:
 # waking others for less costs more than it gains, and on a busy machine many times more.
 BLOCK = 1024
 SMALL_PRODUCT = 2**18
+LEAST_ROWS = 16
 CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
@@ -44,6 +46,7 @@ class Sample(NamedTuple):
     rows: Float64
     weight: Float64
     penalty: Float64
+    n_threads: int
 
     def probabilities(self, theta: Float64) -> Float64:
         """(m, K) at coordinates (K, D); for a single row of coordinates (m, 1), of the second class."""
@@ -67,9 +70,9 @@ class Sample(NamedTuple):
 
 
 def _block(n_rows: int, work_per_row: int) -> int:
-    """Rows of a block: few enough for one thread of BLAS if at least 16 are, else as many as there is space for."""
+    """Rows of a block: few enough for one thread of BLAS if LEAST_ROWS are, else as many as there is space for."""
     few = SMALL_PRODUCT // work_per_row
-    return max(1, min(n_rows, few if few >= 16 else BLOCK))
+    return max(1, min(n_rows, few if few >= LEAST_ROWS else BLOCK))
 
 
 def _parts(n_rows: int, work_per_row: int) -> Iterator[slice]:
@@ -92,7 +95,7 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
     _linalg.hessian_of_penalty(sample.penalty, out)
     for part in _parts(len(sample.rows), (free * size) ** 2):
         _linalg.hessian(sample.rows[part], others[part], sample.weight[part], out, work, factors)
-    solve = _solver([out], np.zeros(1, np.intp), len(out))
+    solve = _solver(lambda _: out, np.zeros(1, np.intp), len(out))
 
     def apply(gradient: Float64) -> Float64:
         step = np.zeros((n_columns, size))
@@ -108,9 +111,10 @@ def classes(sample: Sample, theta: Float64) -> Solve:
     probability = sample.probabilities(theta)
     if len(theta) == 1:
         return _binary(sample, probability)
-    spread = (probability * (1 - probability)).T
-    blocks = (_block_matrix(sample, np.ascontiguousarray(row)) for row in spread)
-    return _centred(_solver(blocks, np.arange(len(spread)), theta.shape[1]))
+    spread = probability * (1 - probability)
+    n_columns, size = theta.shape
+    n_threads = sample.n_threads if size**2 * LEAST_ROWS <= SMALL_PRODUCT else 1  # else BLAS has threads of its own
+    return _centred(_solver(lambda k: _block_matrix(sample, spread[:, k]), np.arange(n_columns), size, n_threads))
 
 
 def gram(sample: Sample, theta: Float64) -> Solve:
@@ -127,8 +131,7 @@ def gram(sample: Sample, theta: Float64) -> Solve:
     groups = np.floor(np.log(sizes / sizes.min()) / np.log(SHARED)).astype(int)
     present, member = np.unique(groups, return_inverse=True)
     scales = [np.exp(np.log(sizes[member == number]).mean()) for number in range(len(present))]
-    lowers = (scale * matrix + np.diag(sample.penalty) for scale in scales)
-    return _centred(_solver(lowers, member, theta.shape[1]))
+    return _centred(_solver(lambda k: scales[k] * matrix + np.diag(sample.penalty), member, theta.shape[1]))
 
 
 def diagonal(sample: Sample, theta: Float64) -> Solve:
@@ -166,21 +169,25 @@ def _block_matrix(sample: Sample, factor: Float64) -> Float64:
 def _binary(sample: Sample, probability: Float64) -> Solve:
     """The Hessian of one column, for two classes."""
     lower = _block_matrix(sample, probability[:, 0] * (1 - probability[:, 0]))
-    solve = _solver([lower], np.zeros(1, np.intp), len(lower))
+    solve = _solver(lambda _: lower, np.zeros(1, np.intp), len(lower))
     return lambda gradient: solve(gradient).ravel()
 
 
-def _solver(lowers: Iterable[Float64], member: npt.NDArray[np.intp], size: int) -> Solve:
-    """Solves row k with lowers[member[k]], positive semi-definite matrices given by their lower triangles."""
+def _solver(lower: Callable[[int], Float64], member: npt.NDArray[np.intp], size: int, n_threads: int = 1) -> Solve:
+    """Solves row k with matrix number member[k], positive semi-definite, given by its lower triangle."""
     factors = np.empty((int(member.max()) + 1, size, size))
     units = np.empty((len(factors), size))
-    for lower, factor, unit in zip(lowers, factors, units, strict=True):
+
+    def factorise(number: int, worker: int) -> None:
+        matrix = lower(number)
         # A diagonal of ones, so that a feature with a huge penalty does not drown the others. Rounding, or fewer rows
         # than features, may leave the matrix singular: then the diagonal is raised until it is not.
-        _linalg.equilibrate(lower, unit)
+        _linalg.equilibrate(matrix, units[number])
         ridge = 1e-13
-        while not _linalg.factorise(lower, ridge, factor):
+        while not _linalg.factorise(matrix, ridge, factors[number]):
             ridge *= 100
+
+    run(factorise, len(factors), n_threads)
 
     def solve(rows: Float64) -> Float64:
         answer = rows.reshape(len(member), size).copy()

@@ -134,7 +134,7 @@ class Objective:
         for start in range(0, len(chosen), 1024):
             part = slice(start, start + 1024)
             rows[part, :d] = (self._X[chosen[part]] - self._center) * self._inverse_scale
-        return Sample(rows, weight, self._penalty)
+        return Sample(rows, weight, self._penalty, self._n_threads)
 
     def gap_bound(self, theta: Float64, value: float, gradient: Float64) -> float:
         """Upper bound of J - J*, from the duality gap; infinite without a penalty.
