@@ -27,6 +27,7 @@ from ._result import Options, Result
 
 DECREASE, CURVATURE = 1e-4, 0.9
 MAX_TRIALS = 40
+MOST_RATIO = 0.95  # of J's falls; closer to one it is rounding
 
 
 class Pairs:
@@ -204,10 +205,7 @@ class _State:
             self.direction[self._stiff] = -self.gradient[self._stiff] / self._stiffness
         self.gap = max(0.0, -float(self.direction @ self.gradient) / 2)
         if not self.setting.exact:
-            # The decrement of a corrected model falls short of the gap; where J falls geometrically, what it fell by
-            # over a tenth of the iterations, or over five, exceeds what is left.
-            window = min(self.n_iter, max(5, self.n_iter // 10))
-            self.gap = max(self.gap, self.curve[-1 - window] - self.value)
+            self.gap = max(self.gap, self._rest_of_descent())
         self.bound = np.inf
         if self.norm <= self.options.tol or self.n_iter == self.options.max_iter:
             self.bound = self.objective.gap_bound(self.theta, self.value, self.gradient)
@@ -221,6 +219,19 @@ class _State:
             self._age = -1
             self.renew_model()
             self.turn()
+
+    def _rest_of_descent(self) -> float:
+        """What J still has to fall by, to judge by the last iterations.
+
+        The decrement of a corrected model falls short of the gap. J falls geometrically at best: by d over the newest
+        tenth of the iterations, or five, and by D over as many before, so that d^2 / (D - d) is left.
+        """
+        window = min(self.n_iter, max(5, self.n_iter // 10))
+        newest = self.curve[-1 - window] - self.value
+        if self.n_iter < 2 * window or newest <= 0:
+            return newest
+        ratio = newest / (self.curve[-1 - 2 * window] - self.value - newest)
+        return newest * max(1.0, ratio / (1 - ratio) if ratio < MOST_RATIO else MOST_RATIO / (1 - MOST_RATIO))
 
     def verdict(self) -> tuple[bool, str] | None:
         """(converged, why) if the fit ends here."""
