@@ -230,8 +230,9 @@ class _State:
         newest = self.curve[-1 - window] - self.value
         if self.n_iter < 2 * window or newest <= 0:
             return newest
-        ratio = newest / (self.curve[-1 - 2 * window] - self.value - newest)
-        return newest * max(1.0, ratio / (1 - ratio) if ratio < MOST_RATIO else MOST_RATIO / (1 - MOST_RATIO))
+        before = self.curve[-1 - 2 * window] - self.curve[-1 - window]
+        ratio = newest / before if newest < MOST_RATIO * before else MOST_RATIO
+        return newest * max(1.0, ratio / (1 - ratio))
 
     def verdict(self) -> tuple[bool, str] | None:
         """(converged, why) if the fit ends here."""
