@@ -1,85 +1,163 @@
-"""One evaluation of loss and gradient, against scikit-learn's, interleaved in one run.
+"""One evaluation of loss and gradient: against scikit-learn, against our own BLAS path, and against the hardware.
 
-    python benchmarks/bench_pass.py [--repeats 15]
+    python benchmarks/bench_pass.py [--grid] [--repeats 9] [--png bench_pass.png]
 
-Each row: median time of `LossPass` and of `LinearModelLoss.loss_gradient` on the same float64 data, with BLAS and both
-libraries at the same number of threads, the median of the ratios of neighbouring runs, and the memory that our
-pass allocates beyond X against its limit, 16 MB and (n_threads + 2) copies of W. Before each run there is a pause: the
-threads of OpenBLAS and OpenMP keep spinning for a while after a call, on the core that the next one needs.
+Without --grid: the shapes of SHAPES, float64 and float32, 1 and 2 threads. With --grid: K by d, one thread, X four
+times the last-level cache and once small enough for the second-level cache, and a picture of the ratio to the floor.
+
+The floor is the larger of two times measured in the same run: reading X once (a dot product of X with itself), and the
+4 n d K flops of the two products (K = 1 for two classes) at the speed of a square matrix product of BLAS. "BLAS path"
+is our own pass with both products handed to BLAS. The candidates take turns; times are medians, ratios are medians of
+the ratios of neighbouring runs. With several threads there is a pause before each run: the threads of OpenBLAS and
+OpenMP keep spinning for a while after a call, on the core that the next one needs. Memory is what our pass allocates
+beyond X, against its limit of 16 MB and (n_threads + 2) copies of W.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
-from sklearn._loss.loss import HalfMultinomialLoss
+from sklearn._loss.loss import HalfBinomialLoss, HalfMultinomialLoss
 from sklearn.linear_model._linear_loss import LinearModelLoss
 from threadpoolctl import threadpool_limits
 
 from csoftmax._passes import LossPass
 
-SHAPES = [(60000, 784, 10), (500000, 54, 7), (20000, 64, 10), (20000, 512, 1000)]
+SHAPES = [(60000, 784, 10), (500000, 54, 7), (100000, 20, 2), (20000, 64, 10), (20000, 512, 100), (20000, 512, 1000)]
+CLASSES = (2, 3, 7, 10, 16, 32, 100, 1000)
+FEATURES = (4, 16, 54, 128, 512, 2048)
+LAST_LEVEL, SECOND_LEVEL = 2**25, 2**20
+MOST_WORK = 2e9  # n (d + 20) K of a cell of the grid: less than four times the cache for many classes
 PAUSE = 0.1
+HEAD = (
+    "| n x d, K | dtype | threads | kernel | csoftmax, ms | BLAS path, ms | scikit-learn, ms | reading X, ms "
+    "| flops, ms | BLAS path / ours | scikit-learn / ours | ours / floor | memory beyond X, MB |"
+)
 
 
-def seconds(function: Callable[[], object]) -> float:
-    time.sleep(PAUSE)
+def seconds(function: Callable[[], object], pause: float) -> float:
+    time.sleep(pause)
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
 
 
-def compare(n: int, d: int, n_classes: int, n_threads: int, repeats: int) -> str:
-    """One row of the table."""
+def square_product(dtype: type) -> float:
+    """Flops per second of a square matrix product, the best of some."""
+    A = np.random.default_rng(0).standard_normal((1000, 1000)).astype(dtype)
+    return 2e9 / min(seconds(lambda: A @ A, 0) for _ in range(7))
+
+
+def measure(n: int, d: int, n_classes: int, dtype: type, n_threads: int, repeats: int, speed: float) -> dict:
+    """Times, in ms, and ratios of one shape."""
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, d))
+    X = rng.standard_normal((n, d), np.float32).astype(dtype)
     y = rng.integers(n_classes, size=n).astype(np.int32)
-    coef, intercept = rng.standard_normal((n_classes, d)) * 0.01, np.zeros(n_classes)
-    theirs = LinearModelLoss(base_loss=HalfMultinomialLoss(n_classes=n_classes), fit_intercept=True)
+    columns = 1 if n_classes == 2 else n_classes
+    coef = (rng.standard_normal((columns, d)) / np.sqrt(d)).astype(dtype)
+    intercept, weight = np.zeros(columns, dtype), np.full(n, 1 / n, dtype)
+    loss = HalfBinomialLoss() if columns == 1 else HalfMultinomialLoss(n_classes=n_classes)
+    theirs = LinearModelLoss(base_loss=loss, fit_intercept=True)
     packed = np.asfortranarray(np.column_stack([coef, intercept])).ravel(order="F")
-    labels = y.astype(np.float64)
+    labels = y.astype(dtype)
 
     tracemalloc.start()
-    ours = LossPass(X, y, np.full(n, 1 / n), n_classes, n_threads)
+    ours = LossPass(X, y, weight, columns, n_threads)
     tracemalloc.reset_peak()
-    loss, gradient, _ = ours(coef, intercept)
-    memory = tracemalloc.get_traced_memory()[1] - 8 * n  # the weights are the caller's
+    value, gradient, _ = ours(coef, intercept)
+    memory = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    limit = 16e6 + (n_threads + 2) * coef.nbytes
+    blas = LossPass(X, y, weight, columns, n_threads, tiled=False)
+    their_value, their_gradient = theirs.loss_gradient(packed, X, labels, n_threads=n_threads)
+    precision = 2e3 * np.finfo(dtype).eps
+    assert abs(value - their_value) <= precision * their_value
+    assert np.allclose(gradient, their_gradient.reshape(columns, -1, order="F")[:, :-1], atol=precision)
 
-    their_loss, their_gradient = theirs.loss_gradient(packed, X, labels, n_threads=n_threads)
-    assert abs(loss - their_loss) <= 1e-10 * their_loss
-    assert np.allclose(gradient, their_gradient.reshape(n_classes, -1, order="F")[:, :-1], atol=1e-10)
-
-    pairs = [
-        (
-            seconds(lambda: ours(coef, intercept)),
-            seconds(lambda: theirs.loss_gradient(packed, X, labels, n_threads=n_threads)),
-        )
-        for _ in range(repeats)
-    ]
-    mine, others = (statistics.median(column) * 1e3 for column in zip(*pairs, strict=True))
-    ratio = statistics.median(b / a for a, b in pairs)
-    kernel = "tiles" if ours.plan.tiled else "BLAS"
-    return (
-        f"| {n} x {d}, {n_classes} | {n_threads} | {kernel} | {mine:.2f} | {others:.1f} "
-        f"| {ratio:.1f} | {memory / 1e6:.1f} of {limit / 1e6:.1f} |"
+    flat = X.ravel()
+    candidates = (
+        lambda: ours(coef, intercept),
+        lambda: blas(coef, intercept),
+        lambda: theirs.loss_gradient(packed, X, labels, n_threads=n_threads),
+        lambda: flat @ flat,
     )
+    pause = PAUSE if n_threads > 1 else 0
+    rounds = [[seconds(candidate, pause) * 1e3 for candidate in candidates] for _ in range(repeats)]
+    mine, by_blas, others, reading = (statistics.median(column) for column in zip(*rounds, strict=True))
+    flops = 4 * n * d * columns / speed * 1e3
+    return {
+        "kernel": "tiles" if ours.plan.tiled else "BLAS",
+        "times": (mine, by_blas, others, reading, flops),
+        "blas": 1.0 if not ours.plan.tiled else statistics.median(row[1] / row[0] for row in rounds),
+        "sklearn": statistics.median(row[2] / row[0] for row in rounds),
+        "floor": mine / max(reading, flops),
+        "memory": memory / 1e6,
+        "limit": (16e6 + (n_threads + 2) * coef.nbytes) / 1e6,
+    }
+
+
+def show(n: int, d: int, n_classes: int, dtype: type, n_threads: int, cell: dict) -> None:
+    times = " | ".join(f"{value:.3g}" for value in cell["times"])
+    print(
+        f"| {n} x {d}, {n_classes} | {np.dtype(dtype)} | {n_threads} | {cell['kernel']} | {times} | {cell['blas']:.2f} "
+        f"| {cell['sklearn']:.1f} | {cell['floor']:.2f} | {cell['memory']:.1f} of {cell['limit']:.1f} |",
+        flush=True,
+    )
+
+
+def grid(repeats: int, path: str) -> None:
+    """The table over K and d, and the picture."""
+    pictures = {}
+    for dtype in (np.float64, np.float32):
+        speed = square_product(dtype)
+        for name, size in (("4 x last-level cache", 4 * LAST_LEVEL), ("second-level cache", SECOND_LEVEL // 2)):
+            ratios = np.empty((len(FEATURES), len(CLASSES)))
+            for (row, d), (column, n_classes) in itertools.product(enumerate(FEATURES), enumerate(CLASSES)):
+                n = size // (d * np.dtype(dtype).itemsize)
+                n = int(min(n, MOST_WORK / ((d + 20) * n_classes)))
+                cell = measure(n, d, n_classes, dtype, 1, repeats, speed)
+                ratios[row, column] = cell["floor"]
+                show(n, d, n_classes, dtype, 1, cell)
+            pictures[f"{np.dtype(dtype)}, X in {name}"] = ratios
+    draw(pictures, path)
+
+
+def draw(pictures: dict[str, np.ndarray], path: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    for axis, (name, ratios) in zip(axes.flat, pictures.items(), strict=True):
+        axis.imshow(np.log(ratios), cmap="viridis_r", vmin=0, vmax=np.log(8), aspect="auto")
+        for (row, column), ratio in np.ndenumerate(ratios):
+            axis.text(column, row, f"{ratio:.1f}", ha="center", va="center", color="white" if ratio > 3 else "black")
+        axis.set(xticks=range(len(CLASSES)), xticklabels=CLASSES, yticks=range(len(FEATURES)), yticklabels=FEATURES)
+        axis.set(title=name, xlabel="classes K", ylabel="features d")
+    figure.suptitle("One pass, one thread: time / the larger of reading X once and the flops at the speed of a GEMM")
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--grid", action="store_true")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--png", default="bench_pass.png")
     options = parser.parse_args()
-    print("| n x d, K | threads | kernel | csoftmax, ms | scikit-learn, ms | ratio | memory beyond X, MB |")
-    print("|---|---|---|---|---|---|---|")
-    for shape in SHAPES:
-        for n_threads in (1, 2):
-            with threadpool_limits(n_threads):
-                print(compare(*shape, n_threads, options.repeats), flush=True)
+    print(HEAD)
+    print("|---" * (HEAD.count("|") - 1) + "|")
+    if options.grid:
+        with threadpool_limits(1):
+            grid(options.repeats, options.png)
+        return
+    for dtype, shape, n_threads in itertools.product((np.float64, np.float32), SHAPES, (1, 2)):
+        with threadpool_limits(n_threads):
+            cell = measure(*shape, dtype, n_threads, options.repeats, square_product(dtype))
+            show(*shape, dtype, n_threads, cell)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ ctypedef fused floating:
 cdef extern from "_kernel.h" nogil:
     ctypedef struct cs_kernels:
         void (*exp)(Py_ssize_t n, const void *x, void *out) noexcept nogil
+        void (*log)(Py_ssize_t n, const double *x, double *out) noexcept nogil
+        void (*log1p)(Py_ssize_t n, const double *x, double *out) noexcept nogil
         void (*softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
         void (*log_softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
         double (*residual)(
@@ -28,10 +30,13 @@ cdef extern from "_kernel.h" nogil:
             Py_ssize_t n_rows, Py_ssize_t n_columns, const void *z, Py_ssize_t ld, void *sums) noexcept nogil
         void (*tile_logits)(
             Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed, void *z,
-            Py_ssize_t ld) noexcept nogil
+            Py_ssize_t row_stride, Py_ssize_t column_stride) noexcept nogil
         void (*tile_gradient)(
             Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *z, Py_ssize_t ld,
             void *gradient) noexcept nogil
+        void (*tile_gram)(
+            Py_ssize_t n_rows, Py_ssize_t size, const void *x, const void *factor, void *out,
+            Py_ssize_t width) noexcept nogil
         void (*column_range)(
             Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, double *low, double *high,
             double *sum) noexcept nogil
@@ -78,6 +83,10 @@ cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:
     return (n + multiple - 1) // multiple * multiple
 
 
+cdef inline Py_ssize_t packed_width(Py_ssize_t n_columns, Py_ssize_t lanes) noexcept nogil:
+    return 1 if n_columns == 1 else padded(n_columns, lanes)
+
+
 def vector_bytes():
     """Width of a vector of the instruction set in use; 8 where the compiler has no vector type."""
     return cs_table(sizeof(double)).lanes * sizeof(double)
@@ -87,7 +96,7 @@ def workspace_size(Py_ssize_t n_features, Py_ssize_t n_columns, Py_ssize_t block
     """Number of values that `loss_gradient` needs as its `work`."""
     cdef Py_ssize_t size = (n_columns + 2) * block + 3 * ALIGNMENT // itemsize
     if tiled:
-        size += 2 * padded((n_features + 1) * padded(n_columns, cs_table(itemsize).lanes), ALIGNMENT)
+        size += 2 * padded((n_features + 1) * packed_width(n_columns, cs_table(itemsize).lanes), ALIGNMENT)
     return size
 
 
@@ -116,7 +125,7 @@ cdef double _loss_gradient(const floating[:, ::1] X, const int[::1] y, const flo
     cdef:
         const cs_kernels *kernels = cs_table(sizeof(floating))
         Py_ssize_t d = X.shape[1], n_columns = coef.shape[0], i, k, rows
-        Py_ssize_t width = padded(n_columns, kernels.lanes), packed_size = padded((d + 1) * width, ALIGNMENT)
+        Py_ssize_t width = packed_width(n_columns, kernels.lanes), packed_size = padded((d + 1) * width, ALIGNMENT)
         floating *packed = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
         floating *packed_gradient = packed + packed_size
         floating *z = packed_gradient + packed_size if tiled else packed
@@ -133,7 +142,7 @@ cdef double _loss_gradient(const floating[:, ::1] X, const int[::1] y, const flo
         rows = min(block, stop - i)
         x = &X[i, 0]
         if tiled:
-            kernels.tile_logits(rows, d, n_columns, x, packed, z, block)
+            kernels.tile_logits(rows, d, n_columns, x, packed, z, 1, block)
         else:
             for k in range(n_columns):
                 fill(rows, intercept[k], z + k * block)
@@ -181,18 +190,78 @@ cdef void unpack(const floating *packed, Py_ssize_t width, floating[:, ::1] coef
         intercept[k] += packed[d * width + k]
 
 
+# ---- curvature --------------------------------------------------------------------------------------------------
+
+def gram_shape(Py_ssize_t size):
+    """(length, width) of the flat array in which `gram` and `hessian` add up a matrix of this size."""
+    cdef Py_ssize_t lanes = cs_table(sizeof(double)).lanes, width = padded(size, lanes)
+    return size * width + lanes, width
+
+
+def gram(const double[:, ::1] Z, const double[::1] factor, Py_ssize_t start, Py_ssize_t stop, double[::1] out):
+    """Lower triangle of out += sum of factor_i z_i z_i' over the rows from start to stop."""
+    cdef Py_ssize_t size = Z.shape[1], width = gram_width(size, out)
+    with nogil:
+        if start < stop:
+            cs_table(sizeof(double)).tile_gram(stop - start, size, &Z[start, 0], &factor[start], &out[0], width)
+
+
+def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const double[::1] weight, Py_ssize_t start,
+            Py_ssize_t stop, double[::1] out, double[:, ::1] work, double[::1] factor):
+    """Lower triangle of out += sum of weight_i (diag(p_i) - p_i p_i') (x) z_i z_i' over the rows from start to stop.
+
+    The part of p p' is a symmetric product of the rows p_i (x) z_i, that of diag(p) one for each class. work holds a
+    block of those rows, factor a number for each of them.
+    """
+    cdef:
+        const cs_kernels *kernels = cs_table(sizeof(double))
+        Py_ssize_t d = Z.shape[1], n_classes = probability.shape[1], size = d * n_classes, i = start, r, k, j, rows
+        Py_ssize_t width = gram_width(size, out)
+    with nogil:
+        while i < stop:
+            rows = min(work.shape[0], stop - i)
+            for r in range(rows):
+                factor[r] = -weight[i + r]
+                for k in range(n_classes):
+                    for j in range(d):
+                        work[r, k * d + j] = probability[i + r, k] * Z[i + r, j]
+            kernels.tile_gram(rows, size, &work[0, 0], &factor[0], &out[0], width)
+            for k in range(n_classes):
+                for r in range(rows):
+                    factor[r] = weight[i + r] * probability[i + r, k]
+                kernels.tile_gram(rows, d, &Z[i, 0], &factor[0], &out[k * d * (width + 1)], width)
+            i += rows
+
+
+cdef Py_ssize_t gram_width(Py_ssize_t size, const double[::1] out) except -1:
+    cdef Py_ssize_t lanes = cs_table(sizeof(double)).lanes, width = padded(size, lanes)
+    if out.shape[0] < size * width + lanes:
+        raise ValueError("out is too small: the instruction set was changed since it was made")
+    return width
+
+
 # ---- scores and probabilities -----------------------------------------------------------------------------------
 
 def scores(const floating[:, ::1] X, const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t start,
-           Py_ssize_t stop, Py_ssize_t block, floating[:, ::1] out):
-    """out[start:stop] = X[start:stop] coef' + intercept, in blocks of rows."""
-    cdef Py_ssize_t d = X.shape[1], n_classes = coef.shape[0], i = start, r, rows
+           Py_ssize_t stop, Py_ssize_t block, bint tiled, floating[:, ::1] out, floating[::1] work):
+    """out[start:stop] = X[start:stop] coef' + intercept, in blocks of rows; work is as for `loss_gradient`."""
+    cdef:
+        const cs_kernels *kernels = cs_table(sizeof(floating))
+        Py_ssize_t d = X.shape[1], n_columns = coef.shape[0], i = start, r, rows
+        floating *packed = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
+    if work.shape[0] < workspace_size(d, n_columns, block, tiled, sizeof(floating)):
+        raise ValueError("work is too small: the instruction set was changed since it was made")
     with nogil:
+        if tiled:
+            pack(coef, intercept, packed_width(n_columns, kernels.lanes), packed)
         while i < stop:
             rows = min(block, stop - i)
-            for r in range(i, i + rows):
-                memcpy(&out[r, 0], &intercept[0], n_classes * sizeof(floating))
-            gemm(False, True, rows, n_classes, d, &X[i, 0], d, &coef[0, 0], d, 1, &out[i, 0], n_classes)
+            if tiled:
+                kernels.tile_logits(rows, d, n_columns, &X[i, 0], packed, &out[i, 0], n_columns, 1)
+            else:
+                for r in range(i, i + rows):
+                    memcpy(&out[r, 0], &intercept[0], n_columns * sizeof(floating))
+                gemm(False, True, rows, n_columns, d, &X[i, 0], d, &coef[0, 0], d, 1, &out[i, 0], n_columns)
             i += rows
 
 
@@ -216,6 +285,15 @@ def exp(const floating[::1] x, floating[::1] out):
     with nogil:
         if x.shape[0]:
             cs_table(sizeof(floating)).exp(x.shape[0], &x[0], &out[0])
+
+
+def log(const double[::1] x, double[::1] out, bint plus_one=False):
+    """The logarithm of the kernels, of x >= 1; with plus_one of 1 + x, for x in [0, 1]."""
+    with nogil:
+        if x.shape[0] and plus_one:
+            cs_table(sizeof(double)).log1p(x.shape[0], &x[0], &out[0])
+        elif x.shape[0]:
+            cs_table(sizeof(double)).log(x.shape[0], &x[0], &out[0])
 
 
 # ---- the columns of X -------------------------------------------------------------------------------------------

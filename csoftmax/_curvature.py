@@ -25,15 +25,16 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, _linalg
+from ._passes import scores
 from ._threads import run
 from ._typing import Float64
 
-# Rows of the workspace of the symmetric products. OpenBLAS keeps one of SMALL_PRODUCT multiplications on one thread:
-# waking others for less costs more than it gains, and on a busy machine many times more.
-BLOCK = 1024
-SMALL_PRODUCT = 2**18
-LEAST_ROWS = 16
-CALL = 2**29  # multiplications of one call
+# Symmetric products are made by register tiles up to this size, with plainer vectors up to the second, then by BLAS.
+TILE_SIZE, PLAIN_TILE_SIZE = 1024, 64
+# A chunk of rows, whose sum one thread makes, is at least this many multiplications; all sums take at most so much.
+CHUNK_WORK, PARTIAL_BYTES, MAX_CHUNKS = 2**22, 2**25, 16
+BLOCK = 256  # rows of a workspace
+CALL = 2**29  # multiplications of one call of BLAS
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
 
@@ -51,33 +52,63 @@ class Sample(NamedTuple):
     def probabilities(self, theta: Float64) -> Float64:
         """(m, K) at coordinates (K, D); for a single row of coordinates (m, 1), of the second class."""
         columns = len(theta)
-        m, size = self.rows.shape
-        both = np.vstack([np.zeros((1, size)), theta]) if columns == 1 else theta
-        scores = np.empty((m, len(both)))
-        _core.scores(self.rows, both, np.zeros(len(both)), 0, m, _block(m, size * len(both)), scores)
-        _core.softmax_rows(scores, 0, m, BLOCK, False)
-        return np.ascontiguousarray(scores[:, -columns:])
+        both = np.vstack([np.zeros_like(theta), theta]) if columns == 1 else theta
+        probability = scores(self.rows, both, np.zeros(len(both)), self.n_threads, "softmax")
+        return np.ascontiguousarray(probability[:, -columns:])
 
     def gram(self, factor: Float64) -> Float64:
         """Lower triangle of sum_i w_i factor_i z_i z_i'."""
-        size = self.rows.shape[1]
-        out = np.zeros((size, size))
-        root = np.sqrt(self.weight * np.maximum(factor, 0))
-        work = np.empty((_block(len(self.rows), size**2), size))
-        for part in _parts(len(self.rows), size**2):
+        n, size = self.rows.shape
+        weight = self.weight * np.maximum(factor, 0)
+        if _by_tiles(size):
+            return _add_up(
+                n, size, lambda start, stop, out: _core.gram(self.rows, weight, start, stop, out), self.n_threads
+            )
+        out, root, work = np.zeros((size, size)), np.sqrt(weight), np.empty((min(n, BLOCK), size))
+        for part in _parts(n, size**2):
             _linalg.weighted_gram(self.rows[part], root[part], out, work)
         return out
 
+    def hessian(self, probability: Float64) -> Float64:
+        """Lower triangle of sum_i w_i (diag(p_i) - p_i p_i') (x) z_i z_i', for probabilities (m, k)."""
+        (n, d), k = self.rows.shape, probability.shape[1]
+        size, block = k * d, min(n, BLOCK)
+        if _by_tiles(size):
 
-def _block(n_rows: int, work_per_row: int) -> int:
-    """Rows of a block: few enough for one thread of BLAS if LEAST_ROWS are, else as many as there is space for."""
-    few = SMALL_PRODUCT // work_per_row
-    return max(1, min(n_rows, few if few >= LEAST_ROWS else BLOCK))
+            def add(start: int, stop: int, out: Float64) -> None:
+                work = np.empty((block, size)), np.empty(block)
+                _core.hessian(self.rows, probability, self.weight, start, stop, out, *work)
+
+            return _add_up(n, size, add, self.n_threads)
+        out, work, factors = np.zeros((size, size)), np.empty((block, size)), np.empty((block, k))
+        for part in _parts(n, size**2):
+            _linalg.hessian(self.rows[part], probability[part], self.weight[part], out, work, factors)
+        return out
+
+
+def _by_tiles(size: int) -> bool:
+    return size <= (TILE_SIZE if _core.vector_bytes() >= 32 else PLAIN_TILE_SIZE)
+
+
+def _add_up(n_rows: int, size: int, add: Callable[[int, int, Float64], None], n_threads: int) -> Float64:
+    """The matrix that `add` makes of all rows: chunks of them, cut by the shape alone, added in their order."""
+    length, width = _core.gram_shape(size)
+    most = min(MAX_CHUNKS, max(1, PARTIAL_BYTES // (8 * length)))
+    n_chunks = min(most, max(1, n_rows * size**2 // CHUNK_WORK))
+    step = -(-n_rows // n_chunks)
+    parts = np.zeros((n_chunks, length))
+    run(
+        lambda item, worker: add(item * step, min((item + 1) * step, n_rows), parts[item]),
+        n_chunks,
+        n_threads if n_chunks >= 4 else 1,
+    )
+    total = parts[0] if n_chunks == 1 else parts.sum(axis=0)
+    return np.ascontiguousarray(total[: size * width].reshape(size, width)[:, :size])
 
 
 def _parts(n_rows: int, work_per_row: int) -> Iterator[slice]:
     """All rows, in calls short enough for an interrupt to be heard in time."""
-    step = max(BLOCK, CALL // work_per_row)
+    step = max(1, CALL // work_per_row)
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
 
@@ -88,13 +119,8 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
     if n_columns == 1:
         return _binary(sample, probability)
     free = n_columns - 1
-    out = np.empty((free * size, free * size))
-    block = _block(len(sample.rows), (free * size) ** 2)
-    work, factors = np.empty((block, free * size)), np.empty((block, free))
-    others = np.ascontiguousarray(probability[:, :-1])
-    _linalg.hessian_of_penalty(sample.penalty, out)
-    for part in _parts(len(sample.rows), (free * size) ** 2):
-        _linalg.hessian(sample.rows[part], others[part], sample.weight[part], out, work, factors)
+    out = sample.hessian(np.ascontiguousarray(probability[:, :-1]))
+    _linalg.add_hessian_of_penalty(sample.penalty, out)
     solve = _solver(lambda _: out, np.zeros(1, np.intp), len(out))
 
     def apply(gradient: Float64) -> Float64:
@@ -113,8 +139,7 @@ def classes(sample: Sample, theta: Float64) -> Solve:
         return _binary(sample, probability)
     spread = probability * (1 - probability)
     n_columns, size = theta.shape
-    n_threads = sample.n_threads if size**2 * LEAST_ROWS <= SMALL_PRODUCT else 1  # else BLAS has threads of its own
-    return _centred(_solver(lambda k: _block_matrix(sample, spread[:, k]), np.arange(n_columns), size, n_threads))
+    return _centred(_solver(lambda k: _block_matrix(sample, spread[:, k]), np.arange(n_columns), size))
 
 
 def gram(sample: Sample, theta: Float64) -> Solve:
@@ -178,16 +203,14 @@ def _solver(lower: Callable[[int], Float64], member: npt.NDArray[np.intp], size:
     factors = np.empty((int(member.max()) + 1, size, size))
     units = np.empty((len(factors), size))
 
-    def factorise(number: int, worker: int) -> None:
+    for number, (factor, unit) in enumerate(zip(factors, units, strict=True)):
         matrix = lower(number)
         # A diagonal of ones, so that a feature with a huge penalty does not drown the others. Rounding, or fewer rows
         # than features, may leave the matrix singular: then the diagonal is raised until it is not.
-        _linalg.equilibrate(matrix, units[number])
+        _linalg.equilibrate(matrix, unit)
         ridge = 1e-13
-        while not _linalg.factorise(matrix, ridge, factors[number]):
+        while not _linalg.factorise(matrix, ridge, factor):
             ridge *= 100
-
-    run(factorise, len(factors), n_threads)
 
     def solve(rows: Float64) -> Float64:
         answer = rows.reshape(len(member), size).copy()

@@ -1,7 +1,8 @@
 /* The compiled arithmetic of csoftmax: C without Python, without allocation, without failure.
  *
- * One table of functions per precision and instruction set; cs_select() chooses the instruction set. Every size, stride and label is checked by the callers. A score that is not finite gives a loss or a
- * probability that is not finite: that is the only signal.
+ * One table of functions per precision and instruction set; cs_select() chooses the instruction set. Every size, stride
+ * and label is checked by the callers. A score that is not finite gives a loss or a probability that is not finite: that
+ * is the only signal.
  *
  * Two layouts of scores occur:
  *   row-major    z[i * n_classes + k]   what a user sees,
@@ -18,6 +19,9 @@
 typedef struct {
     /* out[i] = exp(x[i]) */
     void (*exp)(ptrdiff_t n, const void *x, void *out);
+    /* out[i] = log(x[i]) for x >= 1; log(1 + x[i]) for x in [0, 1]. Infinity and NaN give NaN. */
+    void (*log)(ptrdiff_t n, const double *x, double *out);
+    void (*log1p)(ptrdiff_t n, const double *x, double *out);
     /* Row-major scores in place to probabilities, or to their logarithms. */
     void (*softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z);
     void (*log_softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z);
@@ -27,12 +31,18 @@ typedef struct {
                        const void *weight, void *scratch);
     /* sums[k] += sum over rows of class-major z. */
     void (*class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *z, ptrdiff_t ld, void *sums);
-    /* The products of a tall X and few columns by register tiles, class-major z = logits, and gradient += z X.
-     * `packed` and `gradient` are (d + 1, n_columns padded to a multiple of lanes), the last row the intercept. */
+    /* The products of a tall X and few columns by register tiles: z = logits, with these strides (one column is
+     * contiguous), and gradient += z X for class-major z.
+     * `packed` and `gradient` are (d + 1, n_columns padded to a multiple of lanes), the last row the intercept; a single
+     * column is not padded. */
     void (*tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed,
-                        void *z, ptrdiff_t ld);
+                        void *z, ptrdiff_t row_stride, ptrdiff_t column_stride);
     void (*tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *z,
                           ptrdiff_t ld, void *gradient);
+    /* Lower triangle of out += sum over rows of factor * x x'. Rows of out lie width apart, width >= size padded to a
+     * multiple of lanes; zeros may be added to up to lanes - 1 values after its last row. */
+    void (*tile_gram)(ptrdiff_t n_rows, ptrdiff_t size, const void *x, const void *factor, void *out,
+                      ptrdiff_t width);
     /* Column statistics in float64: low, high and sum += weight * x; sum += weight * ((x - center) * unit)^2. */
     void (*column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x, const void *weight, double *low,
                          double *high, double *sum);

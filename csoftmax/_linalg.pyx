@@ -4,7 +4,7 @@
 Like _core it trusts its arguments.
 """
 from libc.math cimport sqrt
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport daxpy, ddot, dsyrk
 from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
 
@@ -80,18 +80,17 @@ def weighted_gram(const double[:, ::1] Z, const double[::1] root_weight, double[
             i += rows
 
 
-def hessian_of_penalty(const double[::1] penalty, double[:, ::1] out):
-    """Lower triangle of out = (I - 11'/K) (x) diag(penalty), over the first K - 1 classes.
+def add_hessian_of_penalty(const double[::1] penalty, double[:, ::1] out):
+    """Lower triangle of out += (I - 11'/K) (x) diag(penalty), over the first K - 1 classes.
 
     It is the curvature of the penalty for a step with the last class at zero, centred afterwards.
     """
     cdef Py_ssize_t d = penalty.shape[0], n_classes = out.shape[0] // d, r, k, other
     cdef double shared = -1.0 / (n_classes + 1)
-    memset(&out[0, 0], 0, out.shape[0] * out.shape[0] * sizeof(double))
     for k in range(n_classes):
         for other in range(k + 1):
             for r in range(d):
-                out[k * d + r, other * d + r] = penalty[r] * (shared + (k == other))
+                out[k * d + r, other * d + r] += penalty[r] * (shared + (k == other))
 
 
 def hessian(const double[:, ::1] Z, const double[:, ::1] probability, const double[::1] weight, double[:, ::1] out,

@@ -19,6 +19,7 @@ from . import _core, _linalg
 from ._curvature import Sample
 from ._passes import LossPass, column_moments
 from ._typing import Array, Codes, Float64
+from ._validation import require_memory
 
 # float32 data whose columns lie further from zero, in standard deviations, are computed in float64.
 OFFSET_FLOAT32 = 1e3
@@ -64,6 +65,7 @@ class Objective:
         mean, deviation = column_moments(X, weight, n_threads)
         if standardise and X.dtype == np.float32 and np.any(abs(mean) > OFFSET_FLOAT32 * deviation):
             # x w and the intercept would cancel to less than float32 holds.
+            require_memory(8 * X.size, f"a float64 copy of X, shape {X.shape}, whose columns lie far from zero,")
             X, weight = X.astype(np.float64), weight.astype(np.float64)
         self.precision = float(np.finfo(X.dtype).eps)
         rms = np.hypot(mean, deviation)

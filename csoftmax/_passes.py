@@ -16,7 +16,8 @@ from ._typing import Array, Codes, Float64
 
 # Register tiles win over BLAS while W stays in the second-level cache: by 1.6 to 2.7 times with AVX-512, by up to 1.4
 # with AVX2, for any number of columns measured (7 to 250), and with plainer vectors up to this many.
-TILE_BYTES = 2**20
+TILE_BYTES = 2**21
+TILE_BLOCK_BYTES = 2**17  # of X, which the gradient finds in the cache
 PLAIN_TILE_COLUMNS = 32
 # OpenBLAS keeps a product of this many multiplications on the calling thread, which leaves the others to us.
 SMALL_GEMM = 500_000
@@ -26,6 +27,7 @@ MAX_CHUNKS = 32
 # The most that all chunks' partial gradients may take, and the scores of one block.
 PARTIAL_BYTES = 2**23
 BLOCK_BYTES = 2**22
+SOFTMAX_BLOCK = 2**15  # values of the rows that exp runs over at once
 
 
 class Plan(NamedTuple):
@@ -46,7 +48,7 @@ class Plan(NamedTuple):
             tiled = tiled and (n_columns <= PLAIN_TILE_COLUMNS or _core.vector_bytes() >= 32)
         fat = not tiled and 16 * d * n_columns > SMALL_GEMM
         if tiled:
-            block = 2**17 // (d * itemsize)
+            block = TILE_BLOCK_BYTES // (d * itemsize)
         elif not fat:
             block = SMALL_GEMM // (d * n_columns)
         else:
@@ -131,6 +133,26 @@ class LossPass:
             coef_gradient = self._coef_parts.sum(axis=0, dtype=np.float64)
             intercept_gradient = self._intercept_parts.sum(axis=0, dtype=np.float64)
         return math.fsum(self._losses), coef_gradient, intercept_gradient
+
+
+def scores(X: Array, coef: Array, intercept: Array, n_threads: int, then: str = "", tiled: bool | None = None) -> Array:
+    """X coef' + intercept, (n, K); then, if asked for, the "softmax" or "log_softmax" of each row."""
+    (n, d), n_columns = X.shape, len(coef)
+    plan = Plan.of(n, d, n_columns, X.itemsize, tiled)
+    workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
+    size = _core.workspace_size(d, n_columns, plan.block, plan.tiled, X.itemsize)
+    work = [np.empty(size, X.dtype) for _ in range(workers)]
+    out = np.empty((n, n_columns), X.dtype)
+    together = plan.n_chunks if workers == 1 else 1
+
+    def chunks(item: int, worker: int) -> None:
+        start, stop = item * together * plan.chunk, min((item + 1) * together * plan.chunk, n)
+        _core.scores(X, coef, intercept, start, stop, plan.block, plan.tiled, out, work[worker])
+        if then:
+            _core.softmax_rows(out, start, stop, max(1, SOFTMAX_BLOCK // n_columns), then == "log_softmax")
+
+    run(chunks, plan.n_chunks // together, workers)
+    return out
 
 
 def column_moments(X: Array, weight: Array, n_threads: int) -> tuple[Float64, Float64]:

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from . import _core
 from ._errors import ModelFileError
-from ._passes import Plan
-from ._threads import run
+from ._passes import SOFTMAX_BLOCK, scores
 from ._typing import Array
 from ._validation import as_array, as_floats, as_matrix, check_finite, threads
 
@@ -242,34 +241,25 @@ class Predictor:
     # Below: for rows that have passed the gate.
 
     def _decide(self, X: Array) -> Array:
-        scores = self._scores(X, np.empty((len(X), len(self._coef)), self.dtype))
+        decision = self._scores(X)
         if self.n_classes > 2:
-            return scores
-        return scores[:, 0] if len(self._coef) == 1 else scores[:, 1] - scores[:, 0]
+            return decision
+        return decision[:, 0] if len(self._coef) == 1 else decision[:, 1] - decision[:, 0]
 
     def _classify(self, X: Array) -> Array:
-        scores = self._decide(X)
-        codes = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
+        decision = self._decide(X)
+        codes = (decision > 0).astype(np.intp) if decision.ndim == 1 else decision.argmax(axis=1)
         return np.asarray(self._classes[codes])
 
-    def _scores(self, X: Array, out: Array) -> Array:
-        plan = Plan.of(len(X), self.n_features, len(self._coef), out.itemsize, tiled=False)
-
-        def chunk(item: int, worker: int) -> None:
-            start = item * plan.chunk
-            stop = min(start + plan.chunk, len(X))
-            _core.scores(X, self._coef, self._intercept, start, stop, plan.block, out)
-
-        run(chunk, plan.n_chunks, threads(None) if plan.threaded else 1)
-        return out
+    def _scores(self, X: Array, then: str = "") -> Array:
+        return scores(X, self._coef, self._intercept, threads(None), then)
 
     def _probabilities(self, X: Array, logarithm: bool) -> Array:
-        out = np.zeros((len(X), self.n_classes), self.dtype)
-        if len(self._coef) == 1:
-            out[:, 1:] = self._scores(X, np.empty((len(X), 1), self.dtype))
-        else:
-            self._scores(X, out)
-        _core.softmax_rows(out, 0, len(X), max(1, 2**15 // self.n_classes), logarithm)
+        if len(self._coef) > 1:
+            return self._scores(X, "log_softmax" if logarithm else "softmax")
+        out = np.zeros((len(X), 2), self.dtype)
+        out[:, 1:] = self._scores(X)
+        _core.softmax_rows(out, 0, len(X), SOFTMAX_BLOCK // 2, logarithm)
         return out
 
 

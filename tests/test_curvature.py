@@ -296,15 +296,61 @@ def test_the_compiled_hessian(n, d, block, n_classes):
     Z, weight = rng.standard_normal((n, d)), rng.uniform(0, 2, n)
     P = np.ascontiguousarray(rng.dirichlet(np.ones(n_classes + 1), n)[:, :-1])
     size = n_classes * d
-    out, penalty = np.full((size, size), np.nan), rng.uniform(0, 2, d)
+    out, penalty = np.zeros((size, size)), rng.uniform(0, 2, d)
     work = np.full((block, size), np.nan), np.full((block, n_classes), np.nan)
-    _linalg.hessian_of_penalty(penalty, out)
+    _linalg.add_hessian_of_penalty(penalty, out)
     _linalg.hessian(Z, P, weight, out, *work)
     # ||W||^2 by the first K - 1 classes, the last at zero and then centred: I - 11'/K between them.
     H = np.kron(np.eye(n_classes) - 1 / (n_classes + 1), np.diag(penalty))
     for w, p, z in zip(weight, P, Z, strict=True):
         H += w * np.kron(np.diag(p) - np.outer(p, p), np.outer(z, z))
     np.testing.assert_allclose(np.tril(out), np.tril(H), rtol=0, atol=1e-13 * n)
+
+
+@pytest.mark.parametrize(("n", "d", "block"), SIZES)
+@pytest.mark.parametrize("n_classes", [1, 2, 5])
+def test_the_symmetric_products_by_tiles(instruction_set, n, d, block, n_classes):
+    rng = np.random.default_rng(n)
+    Z, weight = rng.standard_normal((n, d)), rng.uniform(0, 2, n)
+    P = np.ascontiguousarray(rng.dirichlet(np.ones(n_classes + 1), n)[:, :-1])
+
+    def added(size, add):
+        """What `add` adds to ones, between guards; the upper triangle is not looked at."""
+        length, width = _core.gram_shape(size)
+        guarded = np.ones(length + 20)
+        for start in range(0, n, 40):
+            add(start, min(n, start + 40), guarded[10:-10])
+        np.testing.assert_array_equal(guarded[:10], 1)
+        np.testing.assert_array_equal(guarded[-10 - length + size * width :], 1)
+        return np.tril(guarded[10 : 10 + size * width].reshape(size, width)[:, :size])
+
+    gram = added(d, lambda start, stop, out: _core.gram(Z, weight, start, stop, out))
+    np.testing.assert_allclose(gram, np.tril(1 + (Z.T * weight) @ Z), rtol=0, atol=1e-13 * n)
+    H = np.ones((n_classes * d,) * 2)
+    for w, p, z in zip(weight, P, Z, strict=True):
+        H += w * np.kron(np.diag(p) - np.outer(p, p), np.outer(z, z))
+    work = np.full((block, n_classes * d), np.nan), np.full(block, np.nan)
+    hessian = added(len(H), lambda start, stop, out: _core.hessian(Z, P, weight, start, stop, out, *work))
+    np.testing.assert_allclose(hessian, np.tril(H), rtol=0, atol=1e-13 * n)
+    with pytest.raises(ValueError, match="out is too small"):
+        _core.gram(Z, weight, 0, n, np.empty(_core.gram_shape(d)[0] - 1))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+@pytest.mark.parametrize(("n", "d"), [(5000, 60), (40_000, 30), (300, 1100)])
+def test_models_do_not_depend_on_the_number_of_threads(n, d, n_threads):
+    rng = np.random.default_rng(d)
+    X, y, theta = rng.standard_normal((n, d)), rng.integers(0, 3, n).astype(np.int32), rng.standard_normal((3, d + 1))
+    solved = []
+    for threads in (1, n_threads):
+        settings = {"C": 1.0, "fit_intercept": True, "standardise": True, "n_threads": threads}
+        sample = Objective(X, y, np.ones(n), 3, **settings).sample(n)
+        solved += [_curvature.classes(sample, theta)(theta.ravel())]
+        if d < 1000:
+            solved += [_curvature.hessian(sample, theta)(theta.ravel())]
+    half = len(solved) // 2
+    for one, other in zip(solved[:half], solved[half:], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 20, 64, 100, 300])

@@ -127,6 +127,47 @@ def test_exp_of_every_length_writes_exactly_its_own_values(instruction_set, dtyp
         np.testing.assert_array_equal(out[n:], -7)
 
 
+# ---- log --------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def log_reference(plus_one):
+    """(x, logarithm as float64 and what that rounded away): edges, and random x >= 1, or x in [0, 1]."""
+    rng = np.random.default_rng(0)
+    if plus_one:
+        edges = [0.0, 2.0**-1074, 2.0**-1022, 2.0**-53, 2.0**-52, 0.5, 2.0**0.5 - 1, 1 - 2.0**-53, 1.0]
+        x = np.concatenate([edges, rng.uniform(0, 1, 4000), 2.0 ** rng.uniform(-1070, 0, 1000)])
+    else:
+        root = 2.0**0.5
+        edges = [1.0, 1 + 2.0**-52, root * (1 - 2.0**-52), root, root * (1 + 2.0**-52), 2.0, 2.0**1023, 1.79e308]
+        x = np.concatenate([edges, rng.uniform(1, 3, 4000), 2.0 ** rng.uniform(0, 1023, 1000)])
+    with mpmath.workdps(350):
+        exact = [mpmath.log(1 + mpmath.mpf(value) if plus_one else mpmath.mpf(value)) for value in x]
+        nearest = np.array([float(value) for value in exact])
+        rest = np.array([float(value - mpmath.mpf(rounded)) for value, rounded in zip(exact, nearest, strict=True)])
+    return x, nearest, rest
+
+
+@pytest.mark.parametrize("plus_one", [False, True])
+def test_log_is_within_two_ulp(instruction_set, plus_one):
+    x, nearest, rest = log_reference(plus_one)
+    out = np.empty_like(x)
+    _core.log(x, out, plus_one)
+    error = abs((out - nearest) - rest) / np.spacing(nearest)
+    worst = np.argmax(error)
+    assert error[worst] <= MAX_ULP, f"{instruction_set}: {error[worst]} ULP at {x[worst]!r}"
+
+
+@pytest.mark.parametrize("plus_one", [False, True])
+def test_log_says_that_its_argument_was_not_finite(instruction_set, plus_one):
+    for n in (1, 9, 17):
+        x = np.full(n, np.inf)
+        x[n // 2] = np.nan
+        out = np.zeros(n)
+        _core.log(x, out, plus_one)
+        assert np.isnan(out).all()
+
+
 def test_an_instruction_set_that_does_not_exist_is_refused():
     before = _core.select_instruction_set(None)
     with pytest.raises(ValueError, match="sse42-for-toasters"):

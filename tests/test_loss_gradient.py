@@ -1,5 +1,9 @@
 """The fused pass: loss and gradients against the naive twin, against a five-point stencil, and against itself."""
 
+import ctypes
+import mmap
+import sys
+
 import numpy as np
 import pytest
 import twin
@@ -32,6 +36,20 @@ def assert_same(actual, desired, rtol):
         np.testing.assert_allclose(ours, reference, rtol=0, atol=rtol * np.abs(reference).max() + 1e-300)
 
 
+def guarded_page(array):
+    """A copy that ends where a page without access begins."""
+    pages = -(-array.nbytes // mmap.PAGESIZE)
+    memory = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    assert protect(start + pages * mmap.PAGESIZE, mmap.PAGESIZE, 0) == 0
+    offset = pages * mmap.PAGESIZE - array.nbytes
+    copy = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
 def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
     """The compiled pass in chunks, added up; its work space and results lie between guards that must survive."""
     dtype = X.dtype
@@ -47,7 +65,7 @@ def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
     dcoef, dintercept = dcoef.reshape(n_chunks, *coef.shape), dintercept.reshape(n_chunks, -1)
     _core.loss_gradient(
         X,
-        y.astype(np.int32),
+        np.asarray(y, np.int32),
         weight,
         coef,
         intercept,
@@ -117,6 +135,25 @@ def test_core_is_right_far_from_the_optimum(instruction_set, tiled):
         case = (1e4 * coef[:rows], intercept[:rows])
         expected = form(X, labels, *case, weight, "sum")
         assert_same(core_pass(X, labels, weight, *case, 64, tiled), expected, 1e-12)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pages are protected through mprotect")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "blas"])
+def test_core_reads_nothing_beyond_the_end_of_its_arrays(instruction_set, dtype, tiled):
+    # Each array ends where a page begins that must not be touched: a single byte too many ends the process.
+    for n_classes in (1, 2, 3, 8, 9, 25):
+        for n, d in ((1, 1), (3, 5), (8, 16), (9, 17), (23, 40)):
+            X, y, weight, coef, intercept = problem(n, d, max(n_classes, 2), seed=d)
+            X, weight = guarded_page(X.astype(dtype)), guarded_page(weight.astype(dtype))
+            coef, intercept = (
+                guarded_page(coef[:n_classes].astype(dtype)),
+                guarded_page(intercept[:n_classes].astype(dtype)),
+            )
+            form = twin.binary_loss_gradient if n_classes == 1 else twin.loss_gradient
+            expected = form(*(a.astype(float) if a is not y else y for a in (X, y, coef, intercept, weight)), "sum")
+            actual = core_pass(X, guarded_page(y.astype(np.int32)), weight, coef, intercept, 8, tiled)
+            assert_same(actual, expected, RTOL[dtype])
 
 
 # ---- the public function against the twin -----------------------------------------------------------------------
