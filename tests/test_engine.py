@@ -313,3 +313,34 @@ def test_a_line_of_progress_with_tqdm(monkeypatch, capsys):
     assert events.count("update") == model.n_iter_[0]
     assert f"{model.loss_curve_[-1]:.6g}" in events[-2]
     assert capsys.readouterr() == ("", "")
+
+
+# ---- hard data --------------------------------------------------------------------------------------------------
+
+
+def test_redundant_features_do_not_drift_when_tol_asks_for_more_than_rounding_allows():
+    rng = np.random.default_rng(0)
+    X, y = overlapping(3000, 20, 5, seed=1)
+    X = np.hstack([X, X @ rng.standard_normal((20, 20))])
+    usual = SoftmaxRegression(C=np.inf).fit(X, y)
+    tight = quietly(X, y, C=np.inf, tol=1e-15, max_iter=500)
+    assert tight.n_iter_[0] < 200
+    assert abs(tight.coef_).max() < 3 * abs(usual.coef_).max()
+    assert abs(tight.fit_report_.objective - usual.fit_report_.objective) < 1e-9
+
+
+def test_blurred_pixels_reach_the_optimum():
+    # Smooth images: 196 pixels that are nearly combinations of each other, many of them almost always zero.
+    rng = np.random.default_rng(4)
+    n, grid = 4000, np.arange(14)
+    y = rng.integers(10, size=n)
+    points = rng.uniform(3.5, 10, (10, 4, 2))[y] + rng.normal(0, 0.8, (n, 4, 2)) + rng.normal(0, 0.5, (n, 1, 2))
+    bumps = np.exp(-(((grid - points[..., None]) / rng.uniform(0.6, 1.1, (n, 1, 1, 1))) ** 2))
+    images = np.einsum("npi,npj->nij", bumps[:, :, 0], bumps[:, :, 1])
+    X = np.floor(255 * np.clip(1.2 * images - 0.15, 0, 1)).reshape(n, -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = SoftmaxRegression().fit(X, y)
+    best = quietly(X, y, tol=1e-9, max_iter=10_000).fit_report_.objective
+    assert model.n_iter_[0] < 500
+    assert 0 <= model.fit_report_.objective - best <= 1e-6 * max(best, 1e-3)

@@ -27,6 +27,8 @@ from ._result import Options, Result
 
 DECREASE, CURVATURE = 1e-4, 0.9
 MAX_TRIALS = 40
+PATIENCE = 5  # iterations without a smaller gradient, where J falls by less than rounding
+MORE = 4  # times the rows of the first model for a later one
 MOST_RATIO = 0.95  # of J's falls; closer to one it is rounding
 
 
@@ -68,11 +70,16 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Setting:
-    """Which model of the curvature, from how many rows, made anew how often, and how much it is corrected."""
+    """Which model of the curvature, from how many rows, made anew how often, and how much it is corrected.
+
+    From the third time on it is made from twice as many rows as before, up to `most_rows`: a fit that is not over by
+    then can use a better one.
+    """
 
     reason: str
     model: Callable[[Sample, Float64], Solve] | None
     n_rows: int
+    most_rows: int
     interval: int
     history: int
     exact: bool  # the model is the Hessian but for sampling: its decrement is the gap
@@ -87,7 +94,7 @@ def lbfgs(objective: Objective, start: Float64, options: Options) -> Result:
 
 def newton(objective: Objective, start: Float64, options: Options) -> Result:
     """Newton's method with the exact Hessian."""
-    setting = Setting("it was asked for", _curvature.hessian, objective.n_rows, 1, 0, True)
+    setting = Setting("it was asked for", _curvature.hessian, objective.n_rows, objective.n_rows, 1, 0, True)
     return minimise(objective, start, options, setting)
 
 
@@ -126,16 +133,26 @@ def ladder(objective: Objective) -> list[Setting]:
         reason = f"curvature model {name!r} on {m} of {n} rows costs {cost:.2g} passes, once in {every} iterations"
         exact = name == "hessian"
         pays = fits and m >= min(n, least // 2) and cost <= limit
-        return Setting(reason, getattr(_curvature, name), m, every, 0 if exact else history, exact, fits, pays)
+        return Setting(
+            reason,
+            getattr(_curvature, name),
+            m,
+            m if exact else min(n, most, MORE * m),
+            every,
+            0 if exact else history,
+            exact,
+            fits,
+            pays,
+        )
 
     few = max(2000, 10 * size)
-    every, seldom = (1.0, 1.0), (10.0, 2.0)
+    every, seldom = (1.0, 1.0), (10.0, 1.0)
     return [
         rung("hessian", 20 * full, full**2, full**3 / 3, 0.3, 0.5, every, 2 * full**2),
         rung("classes", few, columns * size**2, columns * size**3 / 3, 1, 30, seldom, columns * size**2),
         rung("gram", few, size**2, size**3, 1, 30, seldom, 5 * size**2),
         rung("diagonal", min(n, 2000), size * columns, 0, 1, np.inf, (10.0, 0.0), objective.size),
-        Setting("no curvature model fits into memory", None, 0, 0, history, False),
+        Setting("no curvature model fits into memory", None, 0, 0, 0, history, False),
     ]
 
 
@@ -170,10 +187,12 @@ class _State:
         self.direction = self.last = np.zeros(0)
         self.gap = self.bound = np.inf
         self.n_iter = 0
+        self._least_norm, self._stale = self.norm, 0  # and iterations since
         self._stuck = False
         self._rest_is_noise = False  # nothing but rounding is left of the gradient outside the stiff coordinates
         self._pairs = Pairs(setting.history, objective.size)
-        self._sample = objective.sample(setting.n_rows) if setting.model else None
+        self._sample: Sample | None = None
+        self._n_rows = self._n_models = 0  # rows of it, and how many models were made
         self._age = -1  # iterations since the model was made; it is made when this is negative
         self._scaling = 1 / objective.curvature_diagonal()
         stiffness = objective.stiff()
@@ -188,8 +207,12 @@ class _State:
 
     def renew_model(self) -> None:
         """Make the model of the curvature anew at theta, if it is time."""
-        if self._sample is None or self.setting.model is None or 0 <= self._age < self.setting.interval:
+        if self.setting.model is None or 0 <= self._age < self.setting.interval:
             return
+        self._n_models += 1
+        n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
+        if (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
+            self._sample, self._n_rows = self.objective.sample(n_rows), n_rows
         self._solve = self.setting.model(self._sample, self.theta.reshape(self.objective.n_columns, -1))
         self._age = 0
         if self.setting.exact:
@@ -244,6 +267,9 @@ class _State:
             return True, f"converged: gradient {norm:.2g} and gap {gap:.2g} are within tol={tol:g}"
         if self.objective.is_separated(self.value):
             return False, _separable("every row is on the right side")
+        if tol > 0 and self._stale >= PATIENCE and self.gap <= self.objective.precision * max(self.value, 1e-3):
+            # Rounding steers: where features are redundant it would drive the weights apart.
+            return self.exhausted()
         if self.n_iter == self.options.max_iter:
             return False, (
                 f"reached max_iter={self.n_iter} with a gradient of {norm:.2g} and an estimated gap of {gap:.2g} to an "
@@ -273,6 +299,8 @@ class _State:
         self.theta += self.last
         self.gradient = gradient
         self.norm = float(abs(gradient).max())
+        self._stale = 0 if self.norm < self._least_norm else self._stale + 1
+        self._least_norm = min(self.norm, self._least_norm)
         self.curve.append(self.value)
         self.n_iter += 1
         self._age += 1
