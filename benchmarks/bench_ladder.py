@@ -18,7 +18,7 @@ from csoftmax._solvers import Options
 from csoftmax._solvers.quasi_newton import Setting, choose, ladder, minimise
 
 NAMES = ("hessian", "classes", "gram", "diagonal", "none")
-MAX_SECONDS = 60
+MAX_SECONDS = 30
 
 
 def measure(X: np.ndarray, codes: np.ndarray, C: float, setting: Setting) -> str:

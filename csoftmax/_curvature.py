@@ -34,7 +34,7 @@ TILE_SIZE, PLAIN_TILE_SIZE = 1024, 64
 # A chunk of rows, whose sum one thread makes, is at least this many multiplications; all sums take at most so much.
 CHUNK_WORK, PARTIAL_BYTES, MAX_CHUNKS = 2**22, 2**25, 16
 BLOCK = 256  # rows of a workspace
-CALL = 2**29  # multiplications of one call of BLAS
+CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
 
@@ -65,7 +65,7 @@ class Sample(NamedTuple):
                 n, size, lambda start, stop, out: _core.gram(self.rows, weight, start, stop, out), self.n_threads
             )
         out, root, work = np.zeros((size, size)), np.sqrt(weight), np.empty((min(n, BLOCK), size))
-        for part in _parts(n, size**2):
+        for part in _parts(0, n, size**2):
             _linalg.weighted_gram(self.rows[part], root[part], out, work)
         return out
 
@@ -81,7 +81,7 @@ class Sample(NamedTuple):
 
             return _add_up(n, size, add, self.n_threads)
         out, work, factors = np.zeros((size, size)), np.empty((block, size)), np.empty((block, k))
-        for part in _parts(n, size**2):
+        for part in _parts(0, n, size**2):
             _linalg.hessian(self.rows[part], probability[part], self.weight[part], out, work, factors)
         return out
 
@@ -97,19 +97,27 @@ def _add_up(n_rows: int, size: int, add: Callable[[int, int, Float64], None], n_
     n_chunks = min(most, max(1, n_rows * size**2 // CHUNK_WORK))
     step = -(-n_rows // n_chunks)
     parts = np.zeros((n_chunks, length))
-    run(
-        lambda item, worker: add(item * step, min((item + 1) * step, n_rows), parts[item]),
-        n_chunks,
-        n_threads if n_chunks >= 4 else 1,
-    )
+    interrupted = False
+
+    def chunk(item: int, worker: int) -> None:
+        nonlocal interrupted
+        try:
+            for rows in _parts(item * step, min((item + 1) * step, n_rows), size**2):
+                if not interrupted:
+                    add(rows.start, rows.stop, parts[item])
+        except BaseException:
+            interrupted = True
+            raise
+
+    run(chunk, n_chunks, n_threads if n_chunks >= 4 else 1)
     total = parts[0] if n_chunks == 1 else parts.sum(axis=0)
     return np.ascontiguousarray(total[: size * width].reshape(size, width)[:, :size])
 
 
-def _parts(n_rows: int, work_per_row: int) -> Iterator[slice]:
-    """All rows, in calls short enough for an interrupt to be heard in time."""
+def _parts(start: int, stop: int, work_per_row: int) -> Iterator[slice]:
+    """Rows from start to stop, in calls short enough for an interrupt to be heard in time."""
     step = max(1, CALL // work_per_row)
-    return (slice(start, start + step) for start in range(0, n_rows, step))
+    return (slice(at, min(at + step, stop)) for at in range(start, stop, step))
 
 
 def hessian(sample: Sample, theta: Float64) -> Solve:
