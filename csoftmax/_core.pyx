@@ -171,22 +171,29 @@ cdef void fill(Py_ssize_t n, floating value, floating *out) noexcept nogil:
 
 cdef void pack(const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t width,
                floating *packed) noexcept nogil:
-    """(K, d) and (K,) to (d + 1, width), the layout of the tiles."""
-    cdef Py_ssize_t d = coef.shape[1], j, k
+    """(K, d) and (K,) to (d + 1, width), the layout of the tiles: a few columns at a time, which stay in the cache."""
+    cdef Py_ssize_t d = coef.shape[1], first = 0, last, j, k
     memset(packed, 0, (d + 1) * width * sizeof(floating))
-    for k in range(coef.shape[0]):
+    while first < coef.shape[0]:
+        last = min(first + 8, coef.shape[0])
         for j in range(d):
-            packed[j * width + k] = coef[k, j]
-        packed[d * width + k] = intercept[k]
+            for k in range(first, last):
+                packed[j * width + k] = coef[k, j]
+        first = last
+    memcpy(packed + d * width, &intercept[0], coef.shape[0] * sizeof(floating))
 
 
 cdef void unpack(const floating *packed, Py_ssize_t width, floating[:, ::1] coef,
                  floating[::1] intercept) noexcept nogil:
     """Adds (d + 1, width) to (K, d) and (K,)."""
-    cdef Py_ssize_t d = coef.shape[1], j, k
-    for k in range(coef.shape[0]):
+    cdef Py_ssize_t d = coef.shape[1], first = 0, last, j, k
+    while first < coef.shape[0]:
+        last = min(first + 8, coef.shape[0])
         for j in range(d):
-            coef[k, j] += packed[j * width + k]
+            for k in range(first, last):
+                coef[k, j] += packed[j * width + k]
+        first = last
+    for k in range(coef.shape[0]):
         intercept[k] += packed[d * width + k]
 
 

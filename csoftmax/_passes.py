@@ -17,6 +17,7 @@ from ._typing import Array, Codes, Float64
 # Register tiles win over BLAS while W stays in the second-level cache: by 1.6 to 2.7 times with AVX-512, by up to 1.4
 # with AVX2, for any number of columns measured (7 to 250), and with plainer vectors up to this many.
 TILE_BYTES = 2**21
+TILE_CHUNK = 256  # rows of a chunk at least: each brings its gradient into the layout of the tiles and back
 TILE_BLOCK_BYTES = 2**17  # of X, which the gradient finds in the cache
 PLAIN_TILE_COLUMNS = 32
 # OpenBLAS keeps a product of this many multiplications on the calling thread, which leaves the others to us.
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
         if tiled is None:
             tiled = d * max(n_columns, 64 // itemsize) * itemsize <= TILE_BYTES
             tiled = tiled and (n_columns <= PLAIN_TILE_COLUMNS or _core.vector_bytes() >= 32)
+            tiled = tiled and (n_columns > 1 or d * itemsize >= _core.vector_bytes())  # else no vector is filled
         fat = not tiled and 16 * d * n_columns > SMALL_GEMM
         if tiled:
             block = TILE_BLOCK_BYTES // (d * itemsize)
@@ -56,10 +58,13 @@ class Plan(NamedTuple):
         block = max(1, block) if fat else min(256, max(16, block)) // 8 * 8
         # Where a block is too fat for one thread's BLAS, one thread of ours hands all rows to BLAS's own threads.
         most = 1 if fat else min(MAX_CHUNKS, max(1, PARTIAL_BYTES // (n_columns * d * itemsize)))
-        n_chunks = min(most, max(1, n * d * max(n_columns, 8) // CHUNK_WORK))
+        if tiled:
+            most = min(most, max(1, n // TILE_CHUNK))
+        enough = n * d * max(n_columns, 8) // CHUNK_WORK
+        n_chunks = min(most, max(1, enough))
         chunk = -(-n // (n_chunks * block)) * block
         n_chunks = -(-n // chunk)
-        return cls(tiled, block, chunk, n_chunks, n_chunks >= 4)
+        return cls(tiled, block, chunk, n_chunks, n_chunks > 1 and enough >= 4)
 
 
 class LossPass:
