@@ -15,7 +15,7 @@ Every model is taken from a subset of the rows (`Sample`), and orders a vector a
 
 Adding one vector to the coefficients of all classes changes no probability, so every model gives directions that sum to
 zero over the classes. Without that the blocks of different classes would put more and more of a step where it changes
-nothing but the penalty: on 60000 x 784 pixels 6500 iterations did not reach what 310 do.
+nothing but the penalty: on 60000 x 784 pixels 310 iterations come within 3e-6 of the optimum, 1500 without it to 5e-5.
 """
 
 from collections.abc import Callable, Iterator
