@@ -37,7 +37,7 @@ if not include.exists() or include.read_text() != blas_int:
 core = Extension(
     "csoftmax._core",
     ["csoftmax/_core.pyx", "csoftmax/_kernel.c"],
-    depends=["csoftmax/_kernel.h", "csoftmax/_kernel_body.h"],
+    depends=[str(header) for header in Path("csoftmax").glob("_kernel*.h")],
     define_macros=[("CSOFTMAX_BASELINE", None)] if baseline else [],
     extra_compile_args=compile_args,
     extra_link_args=link_args,

@@ -336,6 +336,22 @@ def test_the_symmetric_products_by_tiles(instruction_set, n, d, block, n_classes
         _core.gram(Z, weight, 0, n, np.empty(_core.gram_shape(d)[0] - 1))
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_an_interrupt_ends_the_making_of_a_model_after_the_calls_under_way(n_threads, monkeypatch):
+    n, size, calls = 20_000, 60, []
+
+    def add(start, stop, out):
+        calls.append((start, stop))
+        assert (stop - start) * size**2 <= _curvature.CALL
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_curvature, "CALL", 2**18)  # 72 rows: 278 calls if nothing stops them
+    with pytest.raises(KeyboardInterrupt):
+        _curvature._add_up(n, size, add, n_threads)
+    assert 3 <= len(calls) < 3 + 2 * n_threads
+
+
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize(("n", "d"), [(5000, 60), (40_000, 30), (300, 1100)])
 def test_models_do_not_depend_on_the_number_of_threads(n, d, n_threads):
