@@ -14,8 +14,8 @@ from . import _core
 from ._threads import run
 from ._typing import Array, Codes, Float64
 
-# Register tiles win over BLAS by 1.6 to 2.7 times with AVX-512, by up to 1.4 with AVX2 (from 100 columns on they are even),
-# and with plainer vectors up to so many columns. Beyond so many bytes of W the chunks' gradients would take too much.
+# Register tiles win over BLAS by 1.6 to 2.7 times with AVX-512, by up to 1.4 with AVX2 (from 100 columns on they are
+# even), with plainer vectors up to PLAIN_TILE_COLUMNS. Beyond TILE_BYTES of W the partial gradients are too large.
 TILE_BYTES = 2**21
 TILE_CHUNK = 256  # rows of a chunk at least: each brings its gradient into the layout of the tiles and back
 TILE_BLOCK_BYTES = 2**17  # of X, which the gradient finds in the cache
