@@ -28,12 +28,13 @@ cdef extern from "_kernel.h" nogil:
             void *scratch) noexcept nogil
         void (*class_sums)(
             Py_ssize_t n_rows, Py_ssize_t n_columns, const void *z, Py_ssize_t ld, void *sums) noexcept nogil
+        Py_ssize_t (*tile_fold)(Py_ssize_t n_columns) noexcept nogil
         void (*tile_logits)(
             Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed, void *z,
-            Py_ssize_t row_stride, Py_ssize_t column_stride) noexcept nogil
+            Py_ssize_t row_stride, Py_ssize_t column_stride, const void *ahead) noexcept nogil
         void (*tile_gradient)(
             Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *z, Py_ssize_t ld,
-            void *gradient) noexcept nogil
+            void *gradient, const void *ahead) noexcept nogil
         void (*tile_gram)(
             Py_ssize_t n_rows, Py_ssize_t size, const void *x, const void *factor, void *out,
             Py_ssize_t width) noexcept nogil
@@ -83,8 +84,14 @@ cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:
     return (n + multiple - 1) // multiple * multiple
 
 
-cdef inline Py_ssize_t packed_width(Py_ssize_t n_columns, Py_ssize_t lanes) noexcept nogil:
-    return 1 if n_columns == 1 else padded(n_columns, lanes)
+cdef inline Py_ssize_t packed_width(const cs_kernels *kernels, Py_ssize_t n_columns) noexcept nogil:
+    """Columns of the layout of the tiles."""
+    return padded(n_columns, kernels.lanes // kernels.tile_fold(n_columns))
+
+
+cdef inline Py_ssize_t packed_size(const cs_kernels *kernels, Py_ssize_t d, Py_ssize_t n_columns) noexcept nogil:
+    """Values of the layout of the tiles, intercepts included."""
+    return padded((padded(d, kernels.tile_fold(n_columns)) + 1) * packed_width(kernels, n_columns), ALIGNMENT)
 
 
 def vector_bytes():
@@ -96,7 +103,7 @@ def workspace_size(Py_ssize_t n_features, Py_ssize_t n_columns, Py_ssize_t block
     """Number of values that `loss_gradient` needs as its `work`."""
     cdef Py_ssize_t size = (n_columns + 2) * block + 3 * ALIGNMENT // itemsize
     if tiled:
-        size += 2 * padded((n_features + 1) * packed_width(n_columns, cs_table(itemsize).lanes), ALIGNMENT)
+        size += 2 * packed_size(cs_table(itemsize), n_features, n_columns)
     return size
 
 
@@ -125,31 +132,35 @@ cdef double _loss_gradient(const floating[:, ::1] X, const int[::1] y, const flo
     cdef:
         const cs_kernels *kernels = cs_table(sizeof(floating))
         Py_ssize_t d = X.shape[1], n_columns = coef.shape[0], i, k, rows
-        Py_ssize_t width = packed_width(n_columns, kernels.lanes), packed_size = padded((d + 1) * width, ALIGNMENT)
+        Py_ssize_t width = packed_width(kernels, n_columns), fold = kernels.tile_fold(n_columns)
+        Py_ssize_t size = packed_size(kernels, d, n_columns)
         floating *packed = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
-        floating *packed_gradient = packed + packed_size
-        floating *z = packed_gradient + packed_size if tiled else packed
+        floating *packed_gradient = packed + size
+        floating *z = packed_gradient + size if tiled else packed
         floating *scratch = z + n_columns * block
         const floating *x
+        const floating *ahead
         double loss = 0, lost = 0, part, total
     memset(&coef_gradient[0, 0], 0, n_columns * d * sizeof(floating))
     memset(&intercept_gradient[0], 0, n_columns * sizeof(floating))
     if tiled:
-        pack(coef, intercept, width, packed)
-        memset(packed_gradient, 0, packed_size * sizeof(floating))
+        pack(coef, intercept, width, fold, packed)
+        memset(packed_gradient, 0, size * sizeof(floating))
     i = start
     while i < stop:
         rows = min(block, stop - i)
         x = &X[i, 0]
         if tiled:
-            kernels.tile_logits(rows, d, n_columns, x, packed, z, 1, block)
+            kernels.tile_logits(rows, d, n_columns, x, packed, z, 1, block, x)
         else:
             for k in range(n_columns):
                 fill(rows, intercept[k], z + k * block)
             gemm(False, True, n_columns, rows, d, &coef[0, 0], d, x, d, 1, z, block)
         part = kernels.residual(rows, n_columns, z, block, &y[i], &weight[i], scratch)
         if tiled:
-            kernels.tile_gradient(rows, d, n_columns, x, z, block, packed_gradient)
+            # The gradient finds its rows in the cache: memory is free to bring those of the next block.
+            ahead = x + rows * d if i + 2 * rows <= stop else x
+            kernels.tile_gradient(rows, d, n_columns, x, z, block, packed_gradient, ahead)
         else:
             gemm(False, False, n_columns, d, rows, z, block, x, d, 1, &coef_gradient[0, 0], d)
             kernels.class_sums(rows, n_columns, z, block, &intercept_gradient[0])
@@ -159,7 +170,7 @@ cdef double _loss_gradient(const floating[:, ::1] X, const int[::1] y, const flo
         loss = total
         i += rows
     if tiled:
-        unpack(packed_gradient, width, coef_gradient, intercept_gradient)
+        unpack(packed_gradient, width, fold, coef_gradient, intercept_gradient)
     return loss + lost
 
 
@@ -169,32 +180,37 @@ cdef void fill(Py_ssize_t n, floating value, floating *out) noexcept nogil:
         out[i] = value
 
 
-cdef void pack(const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t width,
+cdef inline Py_ssize_t place(Py_ssize_t j, Py_ssize_t d, Py_ssize_t width, Py_ssize_t fold) noexcept nogil:
+    """Where feature j has its first column: features that do not fill their vector stand at its end."""
+    return j // fold * fold * width + j % fold + (fold - d % fold if d - d % fold <= j else 0)
+
+
+cdef void pack(const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t width, Py_ssize_t fold,
                floating *packed) noexcept nogil:
-    """(K, d) and (K,) to (d + 1, width), the layout of the tiles: a few columns at a time, which stay in the cache."""
-    cdef Py_ssize_t d = coef.shape[1], first = 0, last, j, k
-    memset(packed, 0, (d + 1) * width * sizeof(floating))
+    """(K, d) and (K,) to the layout of the tiles: a few columns at a time, which stay in the cache."""
+    cdef Py_ssize_t d = coef.shape[1], d_padded = padded(d, fold), first = 0, last, j, k
+    memset(packed, 0, (d_padded + 1) * width * sizeof(floating))
     while first < coef.shape[0]:
         last = min(first + 8, coef.shape[0])
         for j in range(d):
             for k in range(first, last):
-                packed[j * width + k] = coef[k, j]
+                packed[place(j, d, width, fold) + k * fold] = coef[k, j]
         first = last
-    memcpy(packed + d * width, &intercept[0], coef.shape[0] * sizeof(floating))
+    memcpy(packed + d_padded * width, &intercept[0], coef.shape[0] * sizeof(floating))
 
 
-cdef void unpack(const floating *packed, Py_ssize_t width, floating[:, ::1] coef,
+cdef void unpack(const floating *packed, Py_ssize_t width, Py_ssize_t fold, floating[:, ::1] coef,
                  floating[::1] intercept) noexcept nogil:
-    """Adds (d + 1, width) to (K, d) and (K,)."""
+    """Adds what is in the layout of the tiles to (K, d) and (K,)."""
     cdef Py_ssize_t d = coef.shape[1], first = 0, last, j, k
     while first < coef.shape[0]:
         last = min(first + 8, coef.shape[0])
         for j in range(d):
             for k in range(first, last):
-                coef[k, j] += packed[j * width + k]
+                coef[k, j] += packed[place(j, d, width, fold) + k * fold]
         first = last
     for k in range(coef.shape[0]):
-        intercept[k] += packed[d * width + k]
+        intercept[k] += packed[padded(d, fold) * width + k]
 
 
 # ---- curvature --------------------------------------------------------------------------------------------------
@@ -260,11 +276,12 @@ def scores(const floating[:, ::1] X, const floating[:, ::1] coef, const floating
         raise ValueError("work is too small: the instruction set was changed since it was made")
     with nogil:
         if tiled:
-            pack(coef, intercept, packed_width(n_columns, kernels.lanes), packed)
+            pack(coef, intercept, packed_width(kernels, n_columns), kernels.tile_fold(n_columns), packed)
         while i < stop:
             rows = min(block, stop - i)
             if tiled:
-                kernels.tile_logits(rows, d, n_columns, &X[i, 0], packed, &out[i, 0], n_columns, 1)
+                kernels.tile_logits(rows, d, n_columns, &X[i, 0], packed, &out[i, 0], n_columns, 1,
+                                    &X[i + rows, 0] if i + 2 * rows <= stop else &X[i, 0])
             else:
                 for r in range(i, i + rows):
                     memcpy(&out[r, 0], &intercept[0], n_columns * sizeof(floating))

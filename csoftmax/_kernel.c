@@ -7,16 +7,40 @@
 #if defined(_MSC_VER)
 #define RESTRICT __restrict
 #define FLATTEN static __forceinline
+#define NOINLINE static __declspec(noinline)
 #define UNROLL
 #else
 #define RESTRICT restrict
 #define FLATTEN static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
 #endif
+
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#else
+#define PREFETCH(address) ((void)0)
+#endif
+/* Masks of __builtin_shufflevector over two columns of a tile: their values interleaved, or what is interleaved apart. */
+#if defined(__has_builtin)
+#define HAS_SHUFFLE __has_builtin(__builtin_shufflevector)
+#else
+#define HAS_SHUFFLE 0
+#endif
+#define LOW_4 0, 4, 1, 5
+#define HIGH_4 2, 6, 3, 7
+#define EVEN_4 0, 2, 4, 6
+#define ODD_4 1, 3, 5, 7
+#define LOW_8 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH_8 4, 12, 5, 13, 6, 14, 7, 15
+#define EVEN_8 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD_8 1, 3, 5, 7, 9, 11, 13, 15
+#define MASK(part, rows) MASK_(part, rows)
+#define MASK_(part, rows) part##_##rows
 
 #define PASTE_(a, b, c) a##_##b##_##c
 #define PASTE(a, b, c) PASTE_(a, b, c)

@@ -31,14 +31,16 @@ typedef struct {
                        const void *weight, void *scratch);
     /* sums[k] += sum over rows of class-major z. */
     void (*class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *z, ptrdiff_t ld, void *sums);
-    /* The products of a tall X and few columns by register tiles: z = logits, with these strides (one column is
-     * contiguous), and gradient += z X for class-major z.
-     * `packed` and `gradient` are (d + 1, n_columns padded to a multiple of lanes), the last row the intercept; a single
-     * column is not padded. */
+    /* The products of a tall X and few columns by register tiles: z = logits, with these strides, and gradient += z X
+     * for class-major z. `packed` and `gradient` hold, for every group of `fold` features, the columns, each with these
+     * features side by side; then the intercepts. Columns are padded to a multiple of lanes / fold. Where features do not
+     * fill the last group they stand at its end. tile_fold tells fold.
+     * Rows from `ahead` on are fetched into the cache meanwhile: those that come next, or x itself. */
+    ptrdiff_t (*tile_fold)(ptrdiff_t n_columns);
     void (*tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed,
-                        void *z, ptrdiff_t row_stride, ptrdiff_t column_stride);
+                        void *z, ptrdiff_t row_stride, ptrdiff_t column_stride, const void *ahead);
     void (*tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *z,
-                          ptrdiff_t ld, void *gradient);
+                          ptrdiff_t ld, void *gradient, const void *ahead);
     /* Lower triangle of out += sum over rows of factor * x x'. Rows of out lie width apart, width >= size padded to a
      * multiple of lanes; zeros may be added to up to lanes - 1 values after its last row. */
     void (*tile_gram)(ptrdiff_t n_rows, ptrdiff_t size, const void *x, const void *factor, void *out,

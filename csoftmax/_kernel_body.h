@@ -101,6 +101,9 @@ static TARGET void NAME(log_softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes,
 
 /* ---- the loss of a block, class-major ----------------------------------------------------------------------- */
 
+/* Sums in float64 run over more of them, so that rows in float32 fill vectors as well. */
+#define LOSS_PARTS 16
+
 /* The margin is z for label 1 and -z for label 0; a negative one is the larger part of the loss. */
 FLATTEN TARGET double NAME(logistic_loss)(REAL z, int32_t y, REAL weight, REAL small)
 {
@@ -112,16 +115,16 @@ FLATTEN TARGET double NAME(logistic_loss)(REAL z, int32_t y, REAL weight, REAL s
 static TARGET double NAME(logistic_residual)(ptrdiff_t n_rows, REAL *RESTRICT z, const int32_t *RESTRICT y,
                                              const REAL *RESTRICT weight, REAL *RESTRICT small)
 {
-    double part[PARTS] = {0}, loss = 0;
+    double part[LOSS_PARTS] = {0}, loss = 0;
     ptrdiff_t i = 0;
     for (ptrdiff_t r = 0; r < n_rows; r++)
         small[r] = NAME(exp1)(z[r] < 0 ? z[r] : -z[r]);
-    for (; i + PARTS <= n_rows; i += PARTS)
-        for (int l = 0; l < PARTS; l++)
+    for (; i + LOSS_PARTS <= n_rows; i += LOSS_PARTS)
+        for (int l = 0; l < LOSS_PARTS; l++)
             part[l] += NAME(logistic_loss)(z[i + l], y[i + l], weight[i + l], small[i + l]);
     for (; i < n_rows; i++)
         loss += NAME(logistic_loss)(z[i], y[i], weight[i], small[i]);
-    for (int l = 0; l < PARTS; l++)
+    for (int l = 0; l < LOSS_PARTS; l++)
         loss += part[l];
     for (i = 0; i < n_rows; i++) {
         /* sigmoid(z) = 1 / (1 + small) or small / (1 + small); for label 1, minus the complement: no cancellation. */
@@ -138,7 +141,7 @@ static TARGET double NAME(residual)(ptrdiff_t n_rows, ptrdiff_t n_columns, void 
 {
     REAL *z = z_, *RESTRICT top = scratch, *RESTRICT sum = top + n_rows;
     const REAL *weight = weight_;
-    double part[PARTS] = {0}, loss = 0;
+    double part[LOSS_PARTS] = {0}, loss = 0;
     ptrdiff_t i = 0;
     if (n_columns == 1)
         return NAME(logistic_residual)(n_rows, z, y, weight, top);
@@ -148,10 +151,12 @@ static TARGET double NAME(residual)(ptrdiff_t n_rows, ptrdiff_t n_columns, void 
         for (ptrdiff_t i = 0; i < n_rows; i++)
             top[i] = zk[i] > top[i] ? zk[i] : top[i];
     }
-    for (ptrdiff_t r = 0; r < n_rows; r++) {
-        loss -= (double)weight[r] * ((double)z[y[r] * ld + r] - (double)top[r]);
-        sum[r] = 0;
-    }
+    for (; i + LOSS_PARTS <= n_rows; i += LOSS_PARTS)
+        for (int l = 0; l < LOSS_PARTS; l++)
+            part[l] -= (double)weight[i + l] * ((double)z[y[i + l] * ld + i + l] - (double)top[i + l]);
+    for (; i < n_rows; i++)
+        loss -= (double)weight[i] * ((double)z[y[i] * ld + i] - (double)top[i]);
+    memset(sum, 0, (size_t)n_rows * sizeof(REAL));
     for (ptrdiff_t k = 0; k < n_columns; k++) {
         REAL *RESTRICT zk = z + k * ld;
         for (ptrdiff_t i = 0; i < n_rows; i++) {
@@ -160,12 +165,12 @@ static TARGET double NAME(residual)(ptrdiff_t n_rows, ptrdiff_t n_columns, void 
             sum[i] += e;
         }
     }
-    for (; i + PARTS <= n_rows; i += PARTS)
-        for (int l = 0; l < PARTS; l++)
+    for (i = 0; i + LOSS_PARTS <= n_rows; i += LOSS_PARTS)
+        for (int l = 0; l < LOSS_PARTS; l++)
             part[l] += (double)weight[i + l] * LOG1((double)sum[i + l]);
     for (; i < n_rows; i++)
         loss += (double)weight[i] * LOG1((double)sum[i]);
-    for (int l = 0; l < PARTS; l++)
+    for (int l = 0; l < LOSS_PARTS; l++)
         loss += part[l];
     for (i = 0; i < n_rows; i++)
         sum[i] = weight[i] / sum[i];
@@ -255,7 +260,7 @@ static TARGET int NAME(all_finite)(ptrdiff_t n, const void *x_)
 
 static const cs_kernels NAME(table) = {
     NAME(exp), PASTE(log, f64, ISA), PASTE(log1p, f64, ISA), NAME(softmax_rows),
-    NAME(log_softmax_rows), NAME(residual), NAME(class_sums), NAME(tile_logits), NAME(tile_gradient),
+    NAME(log_softmax_rows), NAME(residual), NAME(class_sums), NAME(tile_fold), NAME(tile_logits), NAME(tile_gradient),
     NAME(tile_gram), NAME(column_range), NAME(column_spread), NAME(row_lengths), NAME(all_finite), LANES,
 };
 
@@ -266,7 +271,13 @@ static const cs_kernels NAME(table) = {
 #undef LANES
 #undef VEC
 #undef PARTS
+#undef LOSS_PARTS
 #undef TILE_VECTORS
+#undef TILE_STRIDE
+#undef SQUARES
+#undef PAIRS
+#undef COLUMN
+#undef SHUFFLE
 #undef FOR_CONSTANT_SIZES
 #undef LOG1
 #undef LOG1P1

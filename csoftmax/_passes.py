@@ -55,7 +55,7 @@ class Plan(NamedTuple):
             block = SMALL_GEMM // (d * n_columns)
         else:
             block = min(512, BLOCK_BYTES // (n_columns * itemsize))
-        block = max(1, block) if fat else min(256, max(16, block)) // 8 * 8
+        block = max(1, block) if fat else min(128, max(16, block)) // 8 * 8
         # Where a block is too fat for one thread's BLAS, one thread of ours hands all rows to BLAS's own threads.
         most = 1 if fat else min(MAX_CHUNKS, max(1, PARTIAL_BYTES // (n_columns * d * itemsize)))
         if tiled:
