@@ -155,7 +155,7 @@ FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, co
  * else does. */
 #define FOR_CONSTANT_SIZES(FUNCTION, ...)                                                                            \
     do {                                                                                                             \
-        switch ((rows == 1 ? 0 : 7) + (fold == LANES ? 7 : fold == 2 ? 3 + vectors : vectors)) {                     \
+        switch ((rows == 1 ? 0 : 7) + (fold == 1 ? vectors : fold == 2 ? 3 + vectors : 7)) {                         \
         case 1: FUNCTION(1, 1, 1, __VA_ARGS__); break;                                                               \
         case 2: FUNCTION(1, 2, 1, __VA_ARGS__); break;                                                               \
         case 3: FUNCTION(1, 3, 1, __VA_ARGS__); break;                                                               \
@@ -281,7 +281,7 @@ static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_
     const ptrdiff_t fold = NAME(tile_fold)(n_columns), unit = LANES / fold;
     const ptrdiff_t width = (n_columns + unit - 1) / unit * unit;
     const REAL *intercept = packed + (d + fold - 1) / fold * fold * width;
-    REAL tile[TILE_ROWS * TILE_STRIDE];
+    REAL tile[TILE_ROWS * TILE_STRIDE] = {0};
     ptrdiff_t rows;
     /* One panel of columns after the other, so that it stays in the cache for all rows of the block. */
     for (ptrdiff_t first = 0; first < n_columns; first += TILE_STRIDE) {
@@ -326,7 +326,6 @@ static TARGET void NAME(tile_gram)(ptrdiff_t n_rows, ptrdiff_t size, const void 
     const REAL *x = x_, *factor = factor_;
     REAL *out = out_;
     REAL tile[TILE_ROWS * TILE_VECTORS * LANES];
-    memset(tile, 0, sizeof tile);
     for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
         rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
         for (ptrdiff_t first = 0; first < size; first += TILE_VECTORS * LANES) {

@@ -103,6 +103,22 @@ def test_core_equals_the_twin_for_every_number_of_classes_and_tail_of_rows(instr
             assert_same(actual, expected, RTOL[dtype])
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_tiles_equal_the_twin_for_every_number_of_classes_and_tail_of_features(instruction_set, dtype):
+    # X starts one value after a multiple of 64 bytes, coefficients wherever they happen to be.
+    memory = np.zeros(10 * 34 + 64, dtype)
+    offset = -memory.ctypes.data % 64 // memory.itemsize + 1
+    for n_classes in range(1, 41):
+        for d in range(1, 35):
+            X, y, weight, coef, intercept = problem(9, d, max(n_classes, 2), seed=d)
+            unaligned = memory[offset : offset + X.size].reshape(X.shape)
+            unaligned[:] = X
+            coef, intercept = coef[:n_classes], intercept[:n_classes]
+            form = twin.binary_loss_gradient if n_classes == 1 else twin.loss_gradient
+            expected = form(unaligned.astype(float), y, coef, intercept, weight, "sum")
+            assert_same(core_pass(unaligned, y, weight, coef, intercept, 8, True), expected, RTOL[dtype])
+
+
 @pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "blas"])
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 10, 26])
 @pytest.mark.parametrize("block", [8, 64, 256])
