@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
 
 Data = tuple[np.ndarray, np.ndarray]
@@ -96,6 +97,40 @@ def two_classes() -> Data:
     Z = rng.standard_normal((100000, 20)) @ (np.eye(20) + 0.3 * rng.standard_normal((20, 20)))
     y = (Z @ rng.standard_normal(20) * 0.5 + rng.logistic(size=100000) > 0).astype(int)
     return (Z + 2 * rng.standard_normal(20)) * 10 ** rng.uniform(-2, 3, 20), y
+
+
+def text() -> tuple[csr_array, np.ndarray]:
+    """60000 x 55000, K=57: tf-idf of short texts, words after Zipf's law, each class with words of its own."""
+    rng = np.random.default_rng(8)
+    n, d, n_classes = 60000, 55000, 57
+    y = rng.integers(n_classes, size=n)
+    length = rng.poisson(14, n) + 1
+    row = np.repeat(np.arange(n), length)
+    rank = np.arange(1, d + 1)
+    word = np.searchsorted(np.cumsum(1 / rank) / np.sum(1 / rank), rng.random(len(row)))
+    own = rng.random(len(row)) < 0.3
+    word[own] = (word[own] % 400) * 57 + y[row[own]] + 100
+    counts = csr_array((np.ones(len(row)), (row, word)), shape=(n, d))
+    idf = np.log((1 + n) / (1 + np.bincount(counts.indices, minlength=d))) + 1
+    counts.data = counts.data * idf[counts.indices]
+    norm = np.sqrt(np.bincount(np.repeat(np.arange(n), np.diff(counts.indptr)), counts.data**2, n))
+    counts.data /= np.repeat(norm, np.diff(counts.indptr))
+    return counts, y
+
+
+def one_hot() -> tuple[csr_array, np.ndarray]:
+    """330000 x 4200, K=16: indicators of nine categorical columns, nearly separable."""
+    rng = np.random.default_rng(9)
+    n, n_classes, sizes = 330000, 16, [5, 12, 40, 143, 300, 500, 800, 1000, 1400]
+    starts = np.cumsum([0, *sizes[:-1]])
+    column = [
+        start + rng.choice(k, n, p=rng.dirichlet(np.full(k, 0.3))) for start, k in zip(starts, sizes, strict=True)
+    ]
+    indices = np.column_stack(column)
+    scores = rng.standard_normal((sum(sizes), n_classes)) * 1.5
+    y = _labels(scores[indices].sum(axis=1), rng)
+    indptr = np.arange(n + 1) * len(sizes)
+    return csr_array((np.ones(indices.size), indices.ravel(), indptr), shape=(n, sum(sizes))), y
 
 
 def tiny() -> Data:

@@ -8,23 +8,43 @@ import numpy.typing as npt
 _Array = npt.NDArray[np.floating[Any]]
 _Float64 = npt.NDArray[np.float64]
 _Labels = npt.NDArray[np.int32]
+_Places = npt.NDArray[np.signedinteger[Any]]
 
 def vector_bytes() -> int: ...
-def workspace_size(n_features: int, n_columns: int, block: int, tiled: bool, itemsize: int) -> int: ...
+def layout(d: int, n_columns: int, tiled: bool, sparse: bool, itemsize: int) -> tuple[int, int, int]: ...
+def pack(coef: _Array, intercept: _Array, fold: int, width: int, packed: _Array) -> None: ...
+def unpack(packed: _Array, fold: int, width: int, coef: _Float64, intercept: _Float64) -> None: ...
+def workspace_size(n_columns: int, block: int, itemsize: int) -> int: ...
 def loss_gradient(
     X: _Array,
+    tiled: bool,
     y: _Labels,
     weight: _Array,
-    coef: _Array,
-    intercept: _Array,
-    chunk: int,
+    n_columns: int,
+    packed: _Array,
+    bounds: _Places,
     block: int,
-    tiled: bool,
     first: int,
     last: int,
     losses: _Float64,
-    coef_gradients: _Array,
-    intercept_gradients: _Array,
+    gradients: _Array,
+    work: _Array,
+) -> None: ...
+def loss_gradient_csr(
+    values: _Array,
+    indices: _Places,
+    indptr: _Places,
+    d: int,
+    y: _Labels,
+    weight: _Array,
+    n_columns: int,
+    packed: _Array,
+    bounds: _Places,
+    block: int,
+    first: int,
+    last: int,
+    losses: _Float64,
+    gradients: _Array,
     work: _Array,
 ) -> None: ...
 def gram_shape(size: int) -> tuple[int, int]: ...
@@ -39,16 +59,17 @@ def hessian(
     work: _Float64,
     factor: _Float64,
 ) -> None: ...
-def scores(
-    X: _Array,
-    coef: _Array,
-    intercept: _Array,
+def scores(X: _Array, packed: _Array, start: int, stop: int, block: int, tiled: bool, out: _Array) -> None: ...
+def scores_csr(
+    values: _Array,
+    indices: _Places,
+    indptr: _Places,
+    d: int,
+    packed: _Array,
     start: int,
     stop: int,
     block: int,
-    tiled: bool,
     out: _Array,
-    work: _Array,
 ) -> None: ...
 def softmax_rows(z: _Array, start: int, stop: int, block: int, logarithm: bool) -> None: ...
 def exp(x: _Array, out: _Array) -> None: ...

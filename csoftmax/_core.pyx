@@ -6,55 +6,14 @@ long releases the GIL for all of its work, so that several threads may share one
 """
 import os
 
-from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
 include "_blas_int.pxi"
 
-ctypedef fused floating:
-    double
-    float
-
-cdef extern from "_kernel.h" nogil:
-    ctypedef struct cs_kernels:
-        void (*exp)(Py_ssize_t n, const void *x, void *out) noexcept nogil
-        void (*log)(Py_ssize_t n, const double *x, double *out) noexcept nogil
-        void (*log1p)(Py_ssize_t n, const double *x, double *out) noexcept nogil
-        void (*softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
-        void (*log_softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
-        double (*residual)(
-            Py_ssize_t n_rows, Py_ssize_t n_columns, void *z, Py_ssize_t ld, const int *y, const void *weight,
-            void *scratch) noexcept nogil
-        void (*class_sums)(
-            Py_ssize_t n_rows, Py_ssize_t n_columns, const void *z, Py_ssize_t ld, void *sums) noexcept nogil
-        Py_ssize_t (*tile_fold)(Py_ssize_t n_columns) noexcept nogil
-        void (*tile_logits)(
-            Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed, void *z,
-            Py_ssize_t row_stride, Py_ssize_t column_stride, const void *ahead) noexcept nogil
-        void (*tile_gradient)(
-            Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *z, Py_ssize_t ld,
-            void *gradient, const void *ahead) noexcept nogil
-        void (*tile_gram)(
-            Py_ssize_t n_rows, Py_ssize_t size, const void *x, const void *factor, void *out,
-            Py_ssize_t width) noexcept nogil
-        void (*column_range)(
-            Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, double *low, double *high,
-            double *sum) noexcept nogil
-        void (*column_spread)(
-            Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, const double *center,
-            const double *unit, double *sum) noexcept nogil
-        void (*row_lengths)(
-            Py_ssize_t n_rows, Py_ssize_t d, const void *x, const double *center, const double *unit,
-            double *lengths) noexcept nogil
-        int (*all_finite)(Py_ssize_t n, const void *x) noexcept nogil
-        Py_ssize_t lanes
-    const cs_kernels *cs_table(size_t itemsize) noexcept
-    const char *cs_select(const char *name) noexcept
-    const char *cs_names[]
-
 cdef enum:
     ALIGNMENT = 64
+    FEATURES_AT_ONCE = 8  # change places together when they are packed: whole cache lines on both sides
 
 
 # ---- BLAS -------------------------------------------------------------------------------------------------------
@@ -78,20 +37,28 @@ cdef void gemm(bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, P
         sgemm(&flag_b, &flag_a, &n_, &m_, &k_, &one, <float*>b, &ldb_, <float*>a, &lda_, &beta, c, &ldc_)
 
 
-# ---- loss and gradient ------------------------------------------------------------------------------------------
+# ---- X, and the layout of its coefficients ------------------------------------------------------------------------
+
+cdef struct Rows:
+    # X: dense and row-major, or CSR if there are indices, which are int64 if wide.
+    const void *values
+    const void *indices
+    const void *indptr
+    bint wide
+    Py_ssize_t n
+    Py_ssize_t d
+
+cdef struct Layout:
+    # Coefficients are stored by groups of `fold` features: for each column in turn those of the group, side by side;
+    # columns are padded to `width`; intercepts follow. So BLAS's (K, d) has fold = d, and (d, K) has fold = 1.
+    Py_ssize_t n_columns
+    Py_ssize_t fold
+    Py_ssize_t width
+    bint tiled
+
 
 cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:
     return (n + multiple - 1) // multiple * multiple
-
-
-cdef inline Py_ssize_t packed_width(const cs_kernels *kernels, Py_ssize_t n_columns) noexcept nogil:
-    """Columns of the layout of the tiles."""
-    return padded(n_columns, kernels.lanes // kernels.tile_fold(n_columns))
-
-
-cdef inline Py_ssize_t packed_size(const cs_kernels *kernels, Py_ssize_t d, Py_ssize_t n_columns) noexcept nogil:
-    """Values of the layout of the tiles, intercepts included."""
-    return padded((padded(d, kernels.tile_fold(n_columns)) + 1) * packed_width(kernels, n_columns), ALIGNMENT)
 
 
 def vector_bytes():
@@ -99,118 +66,221 @@ def vector_bytes():
     return cs_table(sizeof(double)).lanes * sizeof(double)
 
 
-def workspace_size(Py_ssize_t n_features, Py_ssize_t n_columns, Py_ssize_t block, bint tiled, Py_ssize_t itemsize):
-    """Number of values that `loss_gradient` needs as its `work`."""
-    cdef Py_ssize_t size = (n_columns + 2) * block + 3 * ALIGNMENT // itemsize
-    if tiled:
-        size += 2 * packed_size(cs_table(itemsize), n_features, n_columns)
-    return size
+def layout(Py_ssize_t d, Py_ssize_t n_columns, bint tiled, bint sparse, Py_ssize_t itemsize):
+    """(fold, width, size) of packed coefficients: for register tiles, for BLAS, or for the rows of a CSR matrix.
 
-
-def loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1] weight,
-                  const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t chunk, Py_ssize_t block,
-                  bint tiled, Py_ssize_t first, Py_ssize_t last, double[::1] losses, floating[:, :, ::1] coef_gradients,
-                  floating[:, ::1] intercept_gradients, floating[::1] work):
-    """The chunks numbered first to last, of `chunk` rows each: weighted sums of their losses, and their gradients.
-
-    coef has one row per class, or a single row for two classes. Blocks of `block` rows go to logits, to residuals in
-    place, and into the gradient while they are in the cache: X is read from memory once.
+    size is a multiple of the alignment.
     """
-    cdef Py_ssize_t i
-    if work.shape[0] < workspace_size(X.shape[1], coef.shape[0], block, tiled, sizeof(floating)):
-        raise ValueError("work is too small: the instruction set was changed since it was made")
+    cdef:
+        const cs_kernels *kernels = cs_table(itemsize)
+        Py_ssize_t fold = 1 if sparse else kernels.tile_fold(n_columns) if tiled else d
+        Py_ssize_t width = n_columns
+    if tiled or sparse and n_columns > 1:
+        width = padded(n_columns, kernels.lanes // fold)
+    return fold, width, padded((padded(d, fold) + 1) * width, ALIGNMENT)
+
+
+cdef Layout checked_layout(const Rows *X, Py_ssize_t n_columns, bint tiled, Py_ssize_t itemsize,
+                           Py_ssize_t size) except *:
+    """The layout for the kernels in use; ValueError if it needs more than size."""
+    fold, width, needed = layout(X.d, n_columns, tiled, X.indices != NULL, itemsize)
+    if size < needed:
+        raise ValueError("packed coefficients are too few: the instruction set was changed since they were made")
+    return Layout(n_columns, fold, width, tiled)
+
+
+cdef inline Py_ssize_t place(Py_ssize_t j, Py_ssize_t k, Py_ssize_t d, Py_ssize_t fold,
+                             Py_ssize_t width) noexcept nogil:
+    """Where the group of features that begins with j has column k; a group that is not full ends its place."""
+    return j * width + k * fold + max(0, fold - (d - j))
+
+
+def pack(const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t fold, Py_ssize_t width,
+         floating[::1] packed):
+    """Coefficients (K, d) and intercepts (K,) into a layout."""
+    cdef Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], start = 0, stop, j, k, f, at
+    if packed.shape[0] < (padded(d, fold) + 1) * width or width < n_columns:
+        raise ValueError("packed is too small")
     with nogil:
-        for i in range(first, last):
-            losses[i] = _loss_gradient(X, y, weight, coef, intercept, i * chunk, min((i + 1) * chunk, X.shape[0]),
-                                       coef_gradients[i], intercept_gradients[i], work, block, tiled)
+        while start < d:
+            stop = min(start + max(fold, FEATURES_AT_ONCE // fold * fold), d)
+            memset(&packed[start * width], 0, padded(stop - start, fold) * width * sizeof(floating))
+            for k in range(n_columns):
+                PREFETCH(&coef[k, 0] + stop + FEATURES_AT_ONCE)
+                PREFETCH(&packed[0] + stop * width + k * FEATURES_AT_ONCE)
+                if fold == 1:
+                    for j in range(start, stop):
+                        packed[j * width + k] = coef[k, j]
+                    continue
+                j = start
+                while j < stop:
+                    at = place(j, k, d, fold, width)
+                    for f in range(min(fold, d - j)):
+                        packed[at + f] = coef[k, j + f]
+                    j += fold
+            start = stop
+        memset(&packed[padded(d, fold) * width], 0, width * sizeof(floating))
+        memcpy(&packed[padded(d, fold) * width], &intercept[0], n_columns * sizeof(floating))
 
 
-cdef double _loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1] weight,
-                           const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t start,
-                           Py_ssize_t stop, floating[:, ::1] coef_gradient, floating[::1] intercept_gradient,
-                           floating[::1] work, Py_ssize_t block, bint tiled) noexcept nogil:
+def unpack(const floating[:, ::1] packed, Py_ssize_t fold, Py_ssize_t width, double[:, ::1] coef,
+           double[::1] intercept):
+    """The sum of several layouts into coefficients (K, d) and intercepts (K,)."""
+    cdef Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], start = 0, stop, j, k, f, at, i
+    if packed.shape[1] < (padded(d, fold) + 1) * width or width < n_columns:
+        raise ValueError("packed is too small")
+    with nogil:
+        while start < d:
+            stop = min(start + max(fold, FEATURES_AT_ONCE // fold * fold), d)
+            for k in range(n_columns):
+                PREFETCH(&coef[k, 0] + stop + FEATURES_AT_ONCE)
+                for i in range(packed.shape[0]):
+                    PREFETCH(&packed[i, 0] + stop * width + k * FEATURES_AT_ONCE)
+                if fold == 1:
+                    for j in range(start, stop):
+                        coef[k, j] = column_sum(packed, j * width + k)
+                    continue
+                j = start
+                while j < stop:
+                    at = place(j, k, d, fold, width)
+                    for f in range(min(fold, d - j)):
+                        coef[k, j + f] = column_sum(packed, at + f)
+                    j += fold
+            start = stop
+        for k in range(n_columns):
+            intercept[k] = column_sum(packed, padded(d, fold) * width + k)
+
+
+cdef inline double column_sum(const floating[:, ::1] packed, Py_ssize_t at) noexcept nogil:
+    cdef double total = packed[0, at]
+    cdef Py_ssize_t i
+    for i in range(1, packed.shape[0]):
+        total += packed[i, at]
+    return total
+
+
+cdef Rows dense_rows(const floating[:, ::1] X) noexcept:
+    cdef Rows rows = Rows(NULL, NULL, NULL, False, X.shape[0], X.shape[1])
+    if X.shape[0] and X.shape[1]:
+        rows.values = &X[0, 0]
+    return rows
+
+
+cdef Rows sparse_rows(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr,
+                      Py_ssize_t d) except *:
+    """values and indices have as many entries as indptr ends with; indices lie in [0, d)."""
+    if not 0 < indptr.shape[0] or not indptr[indptr.shape[0] - 1] <= min(values.shape[0], indices.shape[0]):
+        raise ValueError("indptr does not fit the values and the indices")
+    cdef Rows rows = Rows(&indptr[0], &indptr[0], &indptr[0], integer is int64_t, indptr.shape[0] - 1, d)
+    if indptr[rows.n] > 0:
+        rows.values, rows.indices = &values[0], &indices[0]
+    return rows
+
+
+cdef void block_logits(const Rows *X, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t stop, const floating *packed,
+                       Layout w, floating *z, bint class_major, Py_ssize_t ld) noexcept nogil:
+    """Scores of some rows, class-major with stride ld, or row-major without padding."""
     cdef:
         const cs_kernels *kernels = cs_table(sizeof(floating))
-        Py_ssize_t d = X.shape[1], n_columns = coef.shape[0], i, k, rows
-        Py_ssize_t width = packed_width(kernels, n_columns), fold = kernels.tile_fold(n_columns)
-        Py_ssize_t size = packed_size(kernels, d, n_columns)
-        floating *packed = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
-        floating *packed_gradient = packed + size
-        floating *z = packed_gradient + size if tiled else packed
-        floating *scratch = z + n_columns * block
+        const floating *x = <const floating*>X.values + start * X.d
+        const floating *intercept = packed + padded(X.d, w.fold) * w.width
+        Py_ssize_t row_stride = 1 if class_major else w.n_columns, column_stride = ld if class_major else 1, i, k
+    if X.indices != NULL:
+        kernels.sparse_logits(rows, w.n_columns, X.values, X.indices, X.indptr, X.wide, start, packed, intercept, z,
+                              row_stride, column_stride)
+    elif w.tiled:
+        kernels.tile_logits(rows, X.d, w.n_columns, x, packed, z, row_stride, column_stride,
+                            x if class_major else next_rows(x, X.d, start, rows, stop))
+    elif class_major:
+        for k in range(w.n_columns):
+            for i in range(rows):
+                z[k * ld + i] = intercept[k]
+        gemm(False, True, w.n_columns, rows, X.d, packed, X.d, x, X.d, <floating>1, z, ld)
+    else:
+        for i in range(rows):
+            memcpy(z + i * w.n_columns, intercept, w.n_columns * sizeof(floating))
+        gemm(False, True, rows, w.n_columns, X.d, x, X.d, packed, X.d, <floating>1, z, w.n_columns)
+
+
+cdef inline const floating *next_rows(const floating *x, Py_ssize_t d, Py_ssize_t start, Py_ssize_t rows,
+                                      Py_ssize_t stop) noexcept nogil:
+    """The next block, if there is one of this size."""
+    return x + rows * d if start + 2 * rows <= stop else x
+
+
+# ---- loss and gradient ------------------------------------------------------------------------------------------
+
+def workspace_size(Py_ssize_t n_columns, Py_ssize_t block, Py_ssize_t itemsize):
+    """Number of values that a pass needs as its `work`."""
+    return (n_columns + 2) * block + ALIGNMENT // itemsize
+
+
+def loss_gradient(const floating[:, ::1] X, bint tiled, const int[::1] y, const floating[::1] weight,
+                  Py_ssize_t n_columns, const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block,
+                  Py_ssize_t first, Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients,
+                  floating[::1] work):
+    """The chunks numbered first to last, the rows between these bounds: sums of weighted losses, and gradients.
+
+    One column means two classes. Blocks of `block` rows go to logits, to residuals in place, and into the gradient
+    while they are in the cache: X is read from memory once. Gradients are packed as the coefficients are.
+    """
+    cdef Rows rows = dense_rows(X)
+    add_chunks(&rows, tiled, y, weight, n_columns, packed, bounds, block, first, last, losses, gradients, work)
+
+
+def loss_gradient_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
+                      const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns,
+                      const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block, Py_ssize_t first,
+                      Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients, floating[::1] work):
+    """The same for CSR; indices may come in any order and more than once."""
+    cdef Rows rows = sparse_rows(values, indices, indptr, d)
+    add_chunks(&rows, False, y, weight, n_columns, packed, bounds, block, first, last, losses, gradients, work)
+
+
+cdef int add_chunks(const Rows *X, bint tiled, const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns,
+                    const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block, Py_ssize_t first,
+                    Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients,
+                    floating[::1] work) except -1:
+    cdef Py_ssize_t i
+    cdef Layout w = checked_layout(X, n_columns, tiled, sizeof(floating), min(packed.shape[0], gradients.shape[1]))
+    if work.shape[0] < workspace_size(n_columns, block, sizeof(floating)):
+        raise ValueError("work is too small")
+    with nogil:
+        for i in range(first, last):
+            memset(&gradients[i, 0], 0, gradients.shape[1] * sizeof(floating))
+            losses[i] = chunk_loss_gradient(X, &y[0], &weight[0], &packed[0], w, bounds[i], bounds[i + 1], block,
+                                            &gradients[i, 0], <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT))
+    return 0
+
+
+cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *weight, const floating *packed, Layout w,
+                                Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating *gradient,
+                                floating *z) noexcept nogil:
+    cdef:
+        const cs_kernels *kernels = cs_table(sizeof(floating))
+        Py_ssize_t i = start, rows
+        floating *by_intercept = gradient + padded(X.d, w.fold) * w.width
         const floating *x
-        const floating *ahead
         double loss = 0, lost = 0, part, total
-    memset(&coef_gradient[0, 0], 0, n_columns * d * sizeof(floating))
-    memset(&intercept_gradient[0], 0, n_columns * sizeof(floating))
-    if tiled:
-        pack(coef, intercept, width, fold, packed)
-        memset(packed_gradient, 0, size * sizeof(floating))
-    i = start
     while i < stop:
         rows = min(block, stop - i)
-        x = &X[i, 0]
-        if tiled:
-            kernels.tile_logits(rows, d, n_columns, x, packed, z, 1, block, x)
-        else:
-            for k in range(n_columns):
-                fill(rows, intercept[k], z + k * block)
-            gemm(False, True, n_columns, rows, d, &coef[0, 0], d, x, d, 1, z, block)
-        part = kernels.residual(rows, n_columns, z, block, &y[i], &weight[i], scratch)
-        if tiled:
+        block_logits(X, i, rows, stop, packed, w, z, True, block)
+        part = kernels.residual(rows, w.n_columns, z, block, y + i, weight + i, z + w.n_columns * block)
+        x = <const floating*>X.values + i * X.d
+        if X.indices != NULL:
+            kernels.sparse_gradient(rows, w.n_columns, X.values, X.indices, X.indptr, X.wide, i, z, block, gradient)
+        elif w.tiled:
             # The gradient finds its rows in the cache: memory is free to bring those of the next block.
-            ahead = x + rows * d if i + 2 * rows <= stop else x
-            kernels.tile_gradient(rows, d, n_columns, x, z, block, packed_gradient, ahead)
+            kernels.tile_gradient(rows, X.d, w.n_columns, x, z, block, gradient, next_rows(x, X.d, i, rows, stop))
         else:
-            gemm(False, False, n_columns, d, rows, z, block, x, d, 1, &coef_gradient[0, 0], d)
-            kernels.class_sums(rows, n_columns, z, block, &intercept_gradient[0])
+            gemm(False, False, w.n_columns, X.d, rows, z, block, x, X.d, <floating>1, gradient, X.d)
+        kernels.class_sums(rows, w.n_columns, z, block, by_intercept)
         # Neumaier's sum: what each addition loses is kept, so the error does not grow with the number of blocks.
         total = loss + part
         lost += (loss - total) + part if abs(loss) >= abs(part) else (part - total) + loss
         loss = total
         i += rows
-    if tiled:
-        unpack(packed_gradient, width, fold, coef_gradient, intercept_gradient)
     return loss + lost
-
-
-cdef void fill(Py_ssize_t n, floating value, floating *out) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        out[i] = value
-
-
-cdef inline Py_ssize_t place(Py_ssize_t j, Py_ssize_t d, Py_ssize_t width, Py_ssize_t fold) noexcept nogil:
-    """Where feature j has its first column: features that do not fill their vector stand at its end."""
-    return j // fold * fold * width + j % fold + (fold - d % fold if d - d % fold <= j else 0)
-
-
-cdef void pack(const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t width, Py_ssize_t fold,
-               floating *packed) noexcept nogil:
-    """(K, d) and (K,) to the layout of the tiles: a few columns at a time, which stay in the cache."""
-    cdef Py_ssize_t d = coef.shape[1], d_padded = padded(d, fold), first = 0, last, j, k
-    memset(packed, 0, (d_padded + 1) * width * sizeof(floating))
-    while first < coef.shape[0]:
-        last = min(first + 8, coef.shape[0])
-        for j in range(d):
-            for k in range(first, last):
-                packed[place(j, d, width, fold) + k * fold] = coef[k, j]
-        first = last
-    memcpy(packed + d_padded * width, &intercept[0], coef.shape[0] * sizeof(floating))
-
-
-cdef void unpack(const floating *packed, Py_ssize_t width, Py_ssize_t fold, floating[:, ::1] coef,
-                 floating[::1] intercept) noexcept nogil:
-    """Adds what is in the layout of the tiles to (K, d) and (K,)."""
-    cdef Py_ssize_t d = coef.shape[1], first = 0, last, j, k
-    while first < coef.shape[0]:
-        last = min(first + 8, coef.shape[0])
-        for j in range(d):
-            for k in range(first, last):
-                coef[k, j] += packed[place(j, d, width, fold) + k * fold]
-        first = last
-    for k in range(coef.shape[0]):
-        intercept[k] += packed[padded(d, fold) * width + k]
 
 
 # ---- curvature --------------------------------------------------------------------------------------------------
@@ -265,28 +335,31 @@ cdef Py_ssize_t gram_width(Py_ssize_t size, const double[::1] out) except -1:
 
 # ---- scores and probabilities -----------------------------------------------------------------------------------
 
-def scores(const floating[:, ::1] X, const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t start,
-           Py_ssize_t stop, Py_ssize_t block, bint tiled, floating[:, ::1] out, floating[::1] work):
-    """out[start:stop] = X[start:stop] coef' + intercept, in blocks of rows; work is as for `loss_gradient`."""
-    cdef:
-        const cs_kernels *kernels = cs_table(sizeof(floating))
-        Py_ssize_t d = X.shape[1], n_columns = coef.shape[0], i = start, r, rows
-        floating *packed = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
-    if work.shape[0] < workspace_size(d, n_columns, block, tiled, sizeof(floating)):
-        raise ValueError("work is too small: the instruction set was changed since it was made")
+def scores(const floating[:, ::1] X, const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block,
+           bint tiled, floating[:, ::1] out):
+    """out[start:stop] = X[start:stop] coef' + intercept, in blocks of rows."""
+    cdef Rows rows = dense_rows(X)
+    add_scores(&rows, packed, start, stop, block, tiled, out)
+
+
+def scores_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
+               const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block,
+               floating[:, ::1] out):
+    """The same for a CSR matrix."""
+    cdef Rows rows = sparse_rows(values, indices, indptr, d)
+    add_scores(&rows, packed, start, stop, block, False, out)
+
+
+cdef int add_scores(const Rows *X, const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block,
+                    bint tiled, floating[:, ::1] out) except -1:
+    cdef Py_ssize_t i = start, rows
+    cdef Layout w = checked_layout(X, out.shape[1], tiled, sizeof(floating), packed.shape[0])
     with nogil:
-        if tiled:
-            pack(coef, intercept, packed_width(kernels, n_columns), kernels.tile_fold(n_columns), packed)
         while i < stop:
             rows = min(block, stop - i)
-            if tiled:
-                kernels.tile_logits(rows, d, n_columns, &X[i, 0], packed, &out[i, 0], n_columns, 1,
-                                    &X[i + rows, 0] if i + 2 * rows <= stop else &X[i, 0])
-            else:
-                for r in range(i, i + rows):
-                    memcpy(&out[r, 0], &intercept[0], n_columns * sizeof(floating))
-                gemm(False, True, rows, n_columns, d, &X[i, 0], d, &coef[0, 0], d, 1, &out[i, 0], n_columns)
+            block_logits(X, i, rows, stop, &packed[0], w, &out[i, 0], False, 0)
             i += rows
+    return 0
 
 
 def softmax_rows(floating[:, ::1] z, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, bint logarithm):

@@ -20,11 +20,6 @@
 #endif
 #endif
 
-#if defined(__GNUC__)
-#define PREFETCH(address) __builtin_prefetch(address, 0, 2)
-#else
-#define PREFETCH(address) ((void)0)
-#endif
 /* Masks of __builtin_shufflevector over two columns of a tile: their values interleaved, or what is interleaved apart. */
 #if defined(__has_builtin)
 #define HAS_SHUFFLE __has_builtin(__builtin_shufflevector)

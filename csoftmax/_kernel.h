@@ -15,6 +15,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Asks for the cache line of an address, which need not be valid; not for the first-level cache. */
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch(address, 0, 3)
+#else
+#define PREFETCH(address) ((void)(address))
+#endif
+
 /* `void` stands for double or float: cs_table(sizeof(value)) gives the table of the precision. */
 typedef struct {
     /* out[i] = exp(x[i]) */
@@ -41,6 +48,15 @@ typedef struct {
                         void *z, ptrdiff_t row_stride, ptrdiff_t column_stride, const void *ahead);
     void (*tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *z,
                           ptrdiff_t ld, void *gradient, const void *ahead);
+    /* The same for rows of CSR, from `first` on: values, indices below d in any order, and indptr; indices and indptr
+     * are int64_t if wide, else int32_t. `packed` and `gradient` have one feature after the other, columns padded to a
+     * multiple of lanes, or a single one not padded. */
+    void (*sparse_logits)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *values, const void *indices,
+                          const void *indptr, int wide, ptrdiff_t first, const void *packed, const void *intercept,
+                          void *z, ptrdiff_t row_stride, ptrdiff_t column_stride);
+    void (*sparse_gradient)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *values, const void *indices,
+                            const void *indptr, int wide, ptrdiff_t first, const void *z, ptrdiff_t ld,
+                            void *gradient);
     /* Lower triangle of out += sum over rows of factor * x x'. Rows of out lie width apart, width >= size padded to a
      * multiple of lanes; zeros may be added to up to lanes - 1 values after its last row. */
     void (*tile_gram)(ptrdiff_t n_rows, ptrdiff_t size, const void *x, const void *factor, void *out,

@@ -207,15 +207,15 @@ FLATTEN TARGET void NAME(transpose)(COLUMN v[TILE_ROWS])
 #endif
 
 /* The sums of a tile of logits, with their intercepts, to z. */
-static TARGET void NAME(tile_to_scores)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t fold, const REAL *RESTRICT tile,
-                                        const REAL *RESTRICT intercept, REAL *RESTRICT z, ptrdiff_t row_stride,
-                                        ptrdiff_t column_stride)
+static TARGET void NAME(tile_to_scores)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t fold, ptrdiff_t stride,
+                                        const REAL *RESTRICT tile, const REAL *RESTRICT intercept, REAL *RESTRICT z,
+                                        ptrdiff_t row_stride, ptrdiff_t column_stride)
 {
 #if SQUARES
     for (ptrdiff_t c = 0; rows == TILE_ROWS && row_stride == 1 && c < columns; c += TILE_ROWS) {
         COLUMN v[TILE_ROWS];
         for (int r = 0; r < TILE_ROWS; r++) {
-            const COLUMN *part = (const COLUMN *)(tile + r * TILE_STRIDE + (PAIRS && fold == 2 ? 2 * c : c));
+            const COLUMN *part = (const COLUMN *)(tile + r * stride + (PAIRS && fold == 2 ? 2 * c : c));
             v[r] = part[0];
             if (PAIRS && fold == 2)
                 v[r] = SHUFFLE(part[0], part[1], EVEN) + SHUFFLE(part[0], part[1], ODD);
@@ -235,16 +235,16 @@ static TARGET void NAME(tile_to_scores)(ptrdiff_t rows, ptrdiff_t columns, ptrdi
 #endif
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t k = 0; k < columns; k++) {
-            REAL sum = tile[r * TILE_STRIDE + k * fold];
+            REAL sum = tile[r * stride + k * fold];
             for (ptrdiff_t f = 1; f < fold; f++)
-                sum += tile[r * TILE_STRIDE + k * fold + f];
+                sum += tile[r * stride + k * fold + f];
             z[k * column_stride + r * row_stride] = sum + intercept[k];
         }
 }
 
 /* The residuals of a tile's rows, repeated for the features that share a vector. */
-static TARGET void NAME(residuals_to_tile)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t fold, const REAL *RESTRICT z,
-                                           ptrdiff_t ld, REAL *RESTRICT tile)
+static TARGET void NAME(residuals_to_tile)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t fold, ptrdiff_t stride,
+                                           const REAL *RESTRICT z, ptrdiff_t ld, REAL *RESTRICT tile)
 {
 #if SQUARES
     for (ptrdiff_t c = 0; rows == TILE_ROWS && fold < LANES && c < columns; c += TILE_ROWS) {
@@ -254,7 +254,7 @@ static TARGET void NAME(residuals_to_tile)(ptrdiff_t rows, ptrdiff_t columns, pt
             v[k] = c + k < columns ? *(const COLUMN *)(z + (c + k) * ld) : zero;
         NAME(transpose)(v);
         for (int r = 0; r < TILE_ROWS; r++) {
-            COLUMN *part = (COLUMN *)(tile + r * TILE_STRIDE + (PAIRS && fold == 2 ? 2 * c : c));
+            COLUMN *part = (COLUMN *)(tile + r * stride + (PAIRS && fold == 2 ? 2 * c : c));
             if (PAIRS && fold == 2) {
                 part[0] = SHUFFLE(v[r], v[r], LOW);
                 part[1] = SHUFFLE(v[r], v[r], HIGH);
@@ -269,7 +269,7 @@ static TARGET void NAME(residuals_to_tile)(ptrdiff_t rows, ptrdiff_t columns, pt
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t k = 0; k < columns; k++)
             for (ptrdiff_t f = 0; f < fold; f++)
-                tile[r * TILE_STRIDE + k * fold + f] = z[k * ld + r];
+                tile[r * stride + k * fold + f] = z[k * ld + r];
 }
 
 static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x_,
@@ -290,7 +290,7 @@ static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_
         for (ptrdiff_t i = 0; i < n_rows; i += rows) {
             rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
             NAME(logits_of_any_tile)(rows, vectors, fold, d, width, x + i * d, packed + first, tile, ahead + i * d);
-            NAME(tile_to_scores)(rows, columns, fold, tile, intercept + first,
+            NAME(tile_to_scores)(rows, columns, fold, TILE_STRIDE, tile, intercept + first,
                                  z + first * column_stride + i * row_stride, row_stride, column_stride);
         }
     }
@@ -310,12 +310,11 @@ static TARGET void NAME(tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t 
         const ptrdiff_t columns = n_columns - first < TILE_STRIDE ? n_columns - first : TILE_STRIDE;
         for (ptrdiff_t i = 0; i < n_rows; i += rows) {
             rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
-            NAME(residuals_to_tile)(rows, columns, fold, z + first * ld + i, ld, tile);
+            NAME(residuals_to_tile)(rows, columns, fold, TILE_STRIDE, z + first * ld + i, ld, tile);
             NAME(gradient_of_any_tile)(rows, vectors, fold, d, width, d, x + i * d, tile, gradient + first,
                                        ahead + i * d);
         }
     }
-    NAME(class_sums)(n_rows, n_columns, z, ld, gradient + (d + fold - 1) / fold * fold * width);
 }
 
 /* A symmetric product is a gradient whose residuals are the rows themselves, times their factors; a panel of columns

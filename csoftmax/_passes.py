@@ -6,18 +6,19 @@ result does not depend on the number of threads.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from . import _core
 from ._threads import run
-from ._typing import Array, Codes, Float64
+from ._typing import Array, Codes, DType, Float64, Rows
 
 # Register tiles win over BLAS by 1.6 to 2.7 times with AVX-512, by up to 1.4 with AVX2 (from 100 columns on they are
-# even), with plainer vectors up to PLAIN_TILE_COLUMNS. Beyond TILE_BYTES of W the partial gradients are too large.
-TILE_BYTES = 2**21
-TILE_CHUNK = 256  # rows of a chunk at least: each brings its gradient into the layout of the tiles and back
+# even), with plainer vectors up to PLAIN_TILE_COLUMNS.
+TILE_CHUNK = 256  # rows of a chunk at least: each has a gradient to be added up
 TILE_BLOCK_BYTES = 2**17  # of X, which the gradient finds in the cache
 PLAIN_TILE_COLUMNS = 32
 # OpenBLAS keeps a product of this many multiplications on the calling thread, which leaves the others to us.
@@ -25,31 +26,41 @@ SMALL_GEMM = 500_000
 # A chunk is at least this many multiplications, about 0.1 ms; fewer than 4 chunks are not worth a second thread.
 CHUNK_WORK = 2**20
 MAX_CHUNKS = 32
-# The most that all chunks' partial gradients may take, and the scores of one block.
+# The most that all chunks' gradients may take, unless there are two, and the scores of one block.
 PARTIAL_BYTES = 2**23
 BLOCK_BYTES = 2**22
 SOFTMAX_BLOCK = 2**15  # values of the rows that exp runs over at once
 
 
 class Plan(NamedTuple):
-    """How a pass over n rows of d features, with so many columns of scores, is cut."""
+    """How a pass over the rows of X, with so many columns of scores, is cut; fold and width are of `_core.layout`."""
 
     tiled: bool
+    fold: int
+    width: int
+    size: int
     block: int
     chunk: int
     n_chunks: int
     threaded: bool
 
     @classmethod
-    def of(cls, n: int, d: int, n_columns: int, itemsize: int, tiled: bool | None = None) -> "Plan":
-        """The plan for a shape; `tiled` forces the kernel."""
+    def of(cls, X: Rows, n_columns: int, tiled: bool | None = None) -> "Plan":
+        """The plan for a matrix; `tiled` forces the kernel of a dense one."""
+        entries = X.size if isinstance(X, np.ndarray) else X.nnz
+        sparse = not isinstance(X, np.ndarray)
+        (n, d), itemsize = X.shape, X.dtype.itemsize
         n = max(n, 1)
-        if tiled is None:
-            tiled = d * max(n_columns, 64 // itemsize) * itemsize <= TILE_BYTES
-            tiled = tiled and (n_columns <= PLAIN_TILE_COLUMNS or _core.vector_bytes() >= 32)
+        if sparse:
+            tiled = False
+        elif tiled is None:
+            tiled = n_columns <= PLAIN_TILE_COLUMNS or _core.vector_bytes() >= 32
             tiled = tiled and (n_columns > 1 or d * itemsize >= _core.vector_bytes())  # else no vector is filled
-        fat = not tiled and 16 * d * n_columns > SMALL_GEMM
-        if tiled:
+        fold, width, size = _core.layout(d, n_columns, tiled, sparse, itemsize)
+        fat = not tiled and not sparse and 16 * d * n_columns > SMALL_GEMM
+        if sparse:
+            block = BLOCK_BYTES // (64 * n_columns * itemsize)
+        elif tiled:
             block = TILE_BLOCK_BYTES // (d * itemsize)
         elif not fat:
             block = SMALL_GEMM // (d * n_columns)
@@ -57,14 +68,20 @@ class Plan(NamedTuple):
             block = min(512, BLOCK_BYTES // (n_columns * itemsize))
         block = max(1, block) if fat else min(128, max(16, block)) // 8 * 8
         # Where a block is too fat for one thread's BLAS, one thread of ours hands all rows to BLAS's own threads.
-        most = 1 if fat else min(MAX_CHUNKS, max(1, PARTIAL_BYTES // (n_columns * d * itemsize)))
+        most = 1 if fat else min(MAX_CHUNKS, max(2, PARTIAL_BYTES // (size * itemsize)))
         if tiled:
             most = min(most, max(1, n // TILE_CHUNK))
-        enough = n * d * max(n_columns, 8) // CHUNK_WORK
+        enough = entries * max(n_columns, 8) // CHUNK_WORK
         n_chunks = min(most, max(1, enough))
         chunk = -(-n // (n_chunks * block)) * block
         n_chunks = -(-n // chunk)
-        return cls(tiled, block, chunk, n_chunks, n_chunks > 1 and enough >= 4)
+        return cls(tiled, fold, width, size, block, chunk, n_chunks, n_chunks > 1 and enough >= 4)
+
+    def packed(self, count: int, dtype: DType) -> Array:
+        """Space for so many sets of coefficients or gradients, each at the beginning of a cache line."""
+        memory = np.empty(count * self.size + 64, dtype)
+        offset = -memory.ctypes.data % 64 // memory.itemsize
+        return memory[offset : offset + count * self.size].reshape(count, self.size)
 
 
 class LossPass:
@@ -72,7 +89,7 @@ class LossPass:
 
     Parameters
     ----------
-    X : (n, d) array, float32 or float64, C-contiguous
+    X : (n, d) array, C-contiguous, or CSR matrix; float32 or float64
     y : (n,) int32 array of labels in [0, K)
     weight : (n,) array of X's dtype
     n_columns : int
@@ -84,7 +101,7 @@ class LossPass:
 
     def __init__(
         self,
-        X: Array,
+        X: Rows,
         y: Codes,
         weight: Array,
         n_columns: int,
@@ -92,16 +109,25 @@ class LossPass:
         tiled: bool | None = None,
     ) -> None:
         n, d = X.shape
-        self.X, self.y, self.weight, self.n_threads = X, y, weight, n_threads
-        self.plan = Plan.of(n, d, n_columns, X.itemsize, tiled)
-        chunks, workers = self.plan.n_chunks, min(n_threads, self.plan.n_chunks) if self.plan.threaded else 1
-        size = _core.workspace_size(d, n_columns, self.plan.block, self.plan.tiled, X.itemsize)
+        self.y, self.weight = y, weight
+        self.plan = plan = Plan.of(X, n_columns, tiled)
+        workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
+        size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize)
         self._work = [np.empty(size, X.dtype) for _ in range(workers)]
-        self._coef_parts = np.empty((chunks, n_columns, d), X.dtype)
-        self._intercept_parts = np.empty((chunks, n_columns), X.dtype)
-        self._losses = np.empty(chunks)
+        self._packed = plan.packed(1, X.dtype)[0]
+        self._gradients = plan.packed(plan.n_chunks, X.dtype)
+        self._losses = np.empty(plan.n_chunks)
+        self._coef_gradient, self._intercept_gradient = np.empty((n_columns, d)), np.empty(n_columns)
+        self._bounds = np.minimum(np.arange(plan.n_chunks + 1) * plan.chunk, n)
+        if isinstance(X, np.ndarray):
+            self._call: Callable[..., None] = partial(_core.loss_gradient, X, plan.tiled)
+        else:
+            self._call = partial(_core.loss_gradient_csr, X.data, X.indices, X.indptr, d)
+            # Chunks of equal numbers of entries.
+            aims = np.linspace(0, X.nnz, plan.n_chunks + 1)[1:-1]
+            self._bounds[1:-1] = np.searchsorted(X.indptr, aims)
         self.workspace_bytes = sum(
-            part.nbytes for part in (*self._work, self._coef_parts, self._intercept_parts, self._losses)
+            part.nbytes for part in (*self._work, self._packed, self._gradients, self._losses, self._coef_gradient)
         )
 
     def __call__(self, coef: Array, intercept: Array) -> tuple[float, Float64, Float64]:
@@ -110,49 +136,46 @@ class LossPass:
         The gradients are float64; they may be overwritten by the next call.
         """
         plan = self.plan
+        _core.pack(coef, intercept, plan.fold, plan.width, self._packed)
         # One thread does all chunks in one call: it holds the GIL only between passes.
         together = plan.n_chunks if len(self._work) == 1 else 1
 
         def chunks(item: int, worker: int) -> None:
-            _core.loss_gradient(
-                self.X,
+            self._call(
                 self.y,
                 self.weight,
-                coef,
-                intercept,
-                plan.chunk,
+                len(coef),
+                self._packed,
+                self._bounds,
                 plan.block,
-                plan.tiled,
                 item * together,
                 (item + 1) * together,
                 self._losses,
-                self._coef_parts,
-                self._intercept_parts,
+                self._gradients,
                 self._work[worker],
             )
 
         run(chunks, plan.n_chunks // together, len(self._work))
-        if plan.n_chunks == 1 and self.X.dtype == np.float64:
-            coef_gradient, intercept_gradient = self._coef_parts[0], self._intercept_parts[0]
-        else:
-            coef_gradient = self._coef_parts.sum(axis=0, dtype=np.float64)
-            intercept_gradient = self._intercept_parts.sum(axis=0, dtype=np.float64)
-        return math.fsum(self._losses), coef_gradient, intercept_gradient
+        _core.unpack(self._gradients, plan.fold, plan.width, self._coef_gradient, self._intercept_gradient)
+        return math.fsum(self._losses), self._coef_gradient, self._intercept_gradient
 
 
-def scores(X: Array, coef: Array, intercept: Array, n_threads: int, then: str = "", tiled: bool | None = None) -> Array:
+def scores(X: Rows, coef: Array, intercept: Array, n_threads: int, then: str = "", tiled: bool | None = None) -> Array:
     """X coef' + intercept, (n, K); then, if asked for, the "softmax" or "log_softmax" of each row."""
-    (n, d), n_columns = X.shape, len(coef)
-    plan = Plan.of(n, d, n_columns, X.itemsize, tiled)
+    n, n_columns = X.shape[0], len(coef)
+    plan = Plan.of(X, n_columns, tiled)
+    packed = plan.packed(1, X.dtype)[0]
+    _core.pack(coef, intercept, plan.fold, plan.width, packed)
     workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
-    size = _core.workspace_size(d, n_columns, plan.block, plan.tiled, X.itemsize)
-    work = [np.empty(size, X.dtype) for _ in range(workers)]
     out = np.empty((n, n_columns), X.dtype)
     together = plan.n_chunks if workers == 1 else 1
 
     def chunks(item: int, worker: int) -> None:
         start, stop = item * together * plan.chunk, min((item + 1) * together * plan.chunk, n)
-        _core.scores(X, coef, intercept, start, stop, plan.block, plan.tiled, out, work[worker])
+        if isinstance(X, np.ndarray):
+            _core.scores(X, packed, start, stop, plan.block, plan.tiled, out)
+        else:
+            _core.scores_csr(X.data, X.indices, X.indptr, X.shape[1], packed, start, stop, plan.block, out)
         if then:
             _core.softmax_rows(out, start, stop, max(1, SOFTMAX_BLOCK // n_columns), then == "log_softmax")
 
@@ -166,8 +189,8 @@ def column_moments(X: Array, weight: Array, n_threads: int) -> tuple[Float64, Fl
     The deviation of a column whose values differ by rounding error alone is 0. Deviations are squared in units of
     the column's own range, so columns of size 1e-150 or 1e150 are measured as well as any.
     """
-    n, d = X.shape
-    plan = Plan.of(n, d, 1, X.itemsize)
+    d = X.shape[1]
+    plan = Plan.of(X, 1)
     bounds = [(i * plan.chunk, (i + 1) * plan.chunk) for i in range(plan.n_chunks)]
     workers = n_threads if plan.threaded else 1
     low, high = np.full((plan.n_chunks, d), np.inf), np.full((plan.n_chunks, d), -np.inf)

@@ -1,6 +1,6 @@
 """Names for the arrays that the modules hand each other."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -8,5 +8,9 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
+DType = np.dtype[Any]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array, csr_matrix
+Rows: TypeAlias = Union[Array, "csr_array", "csr_matrix"]
 
-__all__ = ["Array", "Codes", "Float64"]
+__all__ = ["Array", "Codes", "DType", "Float64", "Rows"]

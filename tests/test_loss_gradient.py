@@ -6,10 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.sparse
 import twin
 
 import csoftmax
 from csoftmax import _core
+from csoftmax._passes import LossPass, scores
 
 # Blocks of rows are powers of two from 8 to 512, by the shape: these sizes, one less, one more.
 ROWS = [1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 255, 256, 257, 511, 512, 513]
@@ -51,38 +53,34 @@ def guarded_page(array):
 
 
 def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
-    """The compiled pass in chunks, added up; its work space and results lie between guards that must survive."""
-    dtype = X.dtype
-    chunk = chunk or len(X)
-    n_chunks = -(-len(X) // chunk)
-    X, weight, coef, intercept = (np.ascontiguousarray(a, dtype=dtype) for a in (X, weight, coef, intercept))
-    size = _core.workspace_size(X.shape[1], len(coef), block, tiled, dtype.itemsize)
-    sizes = [(size, dtype), (n_chunks * coef.size, dtype), (n_chunks * len(coef), dtype), (n_chunks, np.float64)]
+    """The compiled pass in chunks, added up; its work space and results lie between guards that must survive.
+
+    X is dense, or CSR with arrays that are used as they are.
+    """
+    (n, d), n_columns, dtype = X.shape, len(coef), X.dtype
+    sparse = scipy.sparse.issparse(X)
+    bounds = np.array([*range(0, n, chunk or n), n])
+    n_chunks = len(bounds) - 1
+    weight, coef, intercept = (np.ascontiguousarray(a, dtype=dtype) for a in (weight, coef, intercept))
+    fold, width, size = _core.layout(d, n_columns, tiled, sparse, dtype.itemsize)
+    work = _core.workspace_size(n_columns, block, dtype.itemsize)
+    sizes = [(work, dtype), (size, dtype), (n_chunks * size, dtype), (n_chunks, np.float64), (coef.size, np.float64)]
     guarded = [np.full(values + 64, np.nan, kind) for values, kind in sizes]
     for g in guarded:
         g[:32] = g[-32:] = -77.0
-    work, dcoef, dintercept, losses = (g[32:-32] for g in guarded)
-    dcoef, dintercept = dcoef.reshape(n_chunks, *coef.shape), dintercept.reshape(n_chunks, -1)
-    _core.loss_gradient(
-        X,
-        np.asarray(y, np.int32),
-        weight,
-        coef,
-        intercept,
-        chunk,
-        block,
-        tiled,
-        0,
-        n_chunks,
-        losses,
-        dcoef,
-        dintercept,
-        work,
-    )
+    work, packed, gradients, losses, dcoef = (g[32:-32] for g in guarded)
+    gradients, dcoef, dintercept = gradients.reshape(n_chunks, -1), dcoef.reshape(coef.shape), np.empty(n_columns)
+    _core.pack(coef, intercept, fold, width, packed)
+    rows = (np.asarray(y, np.int32), weight, n_columns, packed, bounds, block)
+    if sparse:
+        _core.loss_gradient_csr(X.data, X.indices, X.indptr, d, *rows, 0, n_chunks, losses, gradients, work)
+    else:
+        _core.loss_gradient(np.ascontiguousarray(X), tiled, *rows, 0, n_chunks, losses, gradients, work)
+    _core.unpack(gradients, fold, width, dcoef, dintercept)
     for g in guarded:
         assert (g[:32] == -77.0).all()
         assert (g[-32:] == -77.0).all()
-    return losses.sum(), dcoef.sum(axis=0), dintercept.sum(axis=0)
+    return losses.sum(), dcoef, dintercept
 
 
 # ---- the compiled core ------------------------------------------------------------------------------------------
@@ -170,6 +168,97 @@ def test_core_reads_nothing_beyond_the_end_of_its_arrays(instruction_set, dtype,
             expected = form(*(a.astype(float) if a is not y else y for a in (X, y, coef, intercept, weight)), "sum")
             actual = core_pass(X, guarded_page(y.astype(np.int32)), weight, coef, intercept, 8, tiled)
             assert_same(actual, expected, RTOL[dtype])
+
+
+# ---- sparse rows --------------------------------------------------------------------------------------------------
+
+
+def messy_csr(n, d, dtype, index, seed=0):
+    """CSR with empty rows, explicit zeros, entries in any order and some of them in parts, and its dense equal."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 2 * d + 1, n) * rng.integers(0, 2, n)
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(index)
+    indices = rng.integers(0, d, indptr[-1]).astype(index)
+    data = (rng.standard_normal(indptr[-1]) * rng.integers(0, 2, indptr[-1])).astype(dtype)
+    dense = np.zeros((n, d))
+    np.add.at(dense, (np.repeat(np.arange(n), lengths), indices), data.astype(float))
+    X = scipy.sparse.csr_array((data, indices, indptr), shape=(n, d))
+    X.indices, X.indptr = indices, indptr  # the constructor may have chosen another type
+    return X, dense
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_sparse_rows_equal_the_twin_for_every_number_of_classes_and_rows(instruction_set, dtype, index):
+    for n_classes in (*range(1, 41), 64, 97, 250):
+        d = (1, 3, 8, 13)[n_classes % 4]
+        for n in (1, 9, 17, 24):
+            _, y, weight, coef, intercept = problem(n, d, max(n_classes, 2), seed=n_classes)
+            X, dense = messy_csr(n, d, dtype, index, seed=n_classes + n)
+            coef, intercept = coef[:n_classes], intercept[:n_classes]
+            form = twin.binary_loss_gradient if n_classes == 1 else twin.loss_gradient
+            expected = form(dense, y, coef, intercept, weight, "sum")
+            assert_same(core_pass(X, y, weight, coef, intercept, 8, False, chunk=16), expected, RTOL[dtype])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pages are protected through mprotect")
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_sparse_rows_read_nothing_beyond_the_end_of_their_arrays(instruction_set, index):
+    for n_classes in (1, 3, 25):
+        X, y, weight, coef, intercept = (None, *problem(40, 11, max(n_classes, 2))[1:])
+        X, dense = messy_csr(40, 11, np.float64, index)
+        X.data, X.indices, X.indptr = guarded_page(X.data), guarded_page(X.indices), guarded_page(X.indptr)
+        coef, intercept = coef[:n_classes], intercept[:n_classes]
+        form = twin.binary_loss_gradient if n_classes == 1 else twin.loss_gradient
+        expected = form(dense, y, coef, intercept, weight, "sum")
+        assert_same(core_pass(X, y, weight, coef, intercept, 8, False, chunk=16), expected, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_sparse_passes_and_scores_are_the_same_for_every_number_of_threads(dtype):
+    n, d, n_classes = 60000, 1000, 23
+    _, y, weight, coef, intercept = problem(n, 1, n_classes)
+    X = scipy.sparse.random_array((n, d), density=0.02, rng=np.random.default_rng(0), format="csr", dtype=dtype)
+    coef = np.random.default_rng(1).standard_normal((n_classes, d)).astype(dtype)
+    intercept, weight, y = intercept.astype(dtype), weight.astype(dtype), y.astype(np.int32)
+    passes = [LossPass(X, y, weight, n_classes, threads) for threads in (1, 2, 3)]
+    assert passes[0].plan.n_chunks > 4
+    first = [np.copy(part) for part in passes[0](coef, intercept)]
+    assert_same(first, LossPass(X.toarray(), y, weight, n_classes, 1)(coef, intercept), 100 * np.finfo(dtype).eps)
+    for other in passes[1:]:
+        for ours, reference in zip(other(coef, intercept), first, strict=True):
+            np.testing.assert_array_equal(ours, reference)
+    dense = scores(X.toarray(), coef, intercept, 1, "softmax")
+    for threads in (1, 2):
+        np.testing.assert_allclose(
+            scores(X, coef, intercept, threads, "softmax"), dense, rtol=0, atol=30 * np.finfo(dtype).eps
+        )
+
+
+def test_sparse_rows_without_entries():
+    X = scipy.sparse.csr_array((20, 5))
+    _, y, weight, coef, intercept = problem(20, 5, 3)
+    expected = twin.loss_gradient(np.zeros((20, 5)), y, coef, intercept, weight, "sum")
+    assert_same(core_pass(X, y, weight, coef, intercept, 8, False), expected, 1e-12)
+
+
+def test_the_core_refuses_what_does_not_fit_together():
+    X, y, weight, coef, intercept = problem(20, 5, 3)
+    y, bounds, losses = y.astype(np.int32), np.array([0, 20]), np.empty(1)
+    fold, width, size = _core.layout(5, 3, True, False, 8)
+    work, packed, gradients = np.empty(_core.workspace_size(3, 8, 8)), np.zeros(size), np.empty((1, size))
+    case = (X, True, y, weight, 3, packed, bounds, 8, 0, 1, losses, gradients, work)
+    _core.loss_gradient(*case)
+    for position, short in ((5, packed[:-64]), (11, gradients[:, :-64].copy()), (12, work[:-1])):
+        with pytest.raises(ValueError, match=r"too (few|small)"):
+            _core.loss_gradient(*case[:position], short, *case[position + 1 :])
+    with pytest.raises(ValueError, match="too small"):
+        _core.pack(coef, intercept, fold, width, packed[: 5 * width])
+    with pytest.raises(ValueError, match="too small"):
+        _core.unpack(gradients[:, : 5 * width].copy(), fold, width, coef, intercept)
+    S = scipy.sparse.csr_array(X)
+    with pytest.raises(ValueError, match="indptr"):
+        _core.scores_csr(S.data[:-1], S.indices, S.indptr, 5, packed, 0, 20, 8, np.empty((20, 3)))
 
 
 # ---- the public function against the twin -----------------------------------------------------------------------
