@@ -17,14 +17,17 @@ from ._threads import run
 from ._typing import Array, Codes, DType, Float64, Rows
 
 # Register tiles win over BLAS by 1.6 to 2.7 times with AVX-512, by up to 1.4 with AVX2 (from 100 columns on they are
-# even), with plainer vectors up to PLAIN_TILE_COLUMNS.
+# even, beyond AVX2_TILE_BYTES of coefficients behind), with plainer vectors up to PLAIN_TILE_COLUMNS.
+AVX2_TILE_BYTES = 2**22
 TILE_CHUNK = 256  # rows of a chunk at least: each has a gradient to be added up
-TILE_BLOCK_BYTES = 2**17  # of X, which the gradient finds in the cache
+# The gradient of a block finds its rows in the cache; blocks are longer where all coefficients are read for each.
+TILE_BLOCK_BYTES, PACKED_BYTES_PER_ROW = 2**17, 2**16
 PLAIN_TILE_COLUMNS = 32
 # OpenBLAS keeps a product of this many multiplications on the calling thread, which leaves the others to us.
 SMALL_GEMM = 500_000
-# A chunk is at least this many multiplications, about 0.1 ms; fewer than 4 chunks are not worth a second thread.
-CHUNK_WORK = 2**20
+# A chunk is at least this many multiplications, 0.02 to 0.08 ms. A second thread breaks even at the work of 4 chunks,
+# and saves 30 % at that of 8; at that of 16 if it has to be woken.
+CHUNK_WORK, THREADED_WORK = 2**20, 8
 MAX_CHUNKS = 32
 # The most that all chunks' gradients may take, unless there are two, and the scores of one block.
 PARTIAL_BYTES = 2**23
@@ -54,19 +57,20 @@ class Plan(NamedTuple):
         if sparse:
             tiled = False
         elif tiled is None:
-            tiled = n_columns <= PLAIN_TILE_COLUMNS or _core.vector_bytes() >= 32
-            tiled = tiled and (n_columns > 1 or d * itemsize >= _core.vector_bytes())  # else no vector is filled
+            vector, wide = _core.vector_bytes(), n_columns > PLAIN_TILE_COLUMNS
+            tiled = not wide or vector > 32 or (vector == 32 and d * n_columns * itemsize <= AVX2_TILE_BYTES)
+            tiled = tiled and (n_columns > 1 or d * itemsize >= vector)  # else no vector is filled
         fold, width, size = _core.layout(d, n_columns, tiled, sparse, itemsize)
         fat = not tiled and not sparse and 16 * d * n_columns > SMALL_GEMM
         if sparse:
-            block = BLOCK_BYTES // (64 * n_columns * itemsize)
+            block = min(128, BLOCK_BYTES // (64 * n_columns * itemsize))
         elif tiled:
-            block = TILE_BLOCK_BYTES // (d * itemsize)
+            block = max(min(128, TILE_BLOCK_BYTES // (d * itemsize)), size * itemsize // PACKED_BYTES_PER_ROW)
         elif not fat:
-            block = SMALL_GEMM // (d * n_columns)
+            block = min(128, SMALL_GEMM // (d * n_columns))
         else:
             block = min(512, BLOCK_BYTES // (n_columns * itemsize))
-        block = max(1, block) if fat else min(128, max(16, block)) // 8 * 8
+        block = max(1, block) if fat else min(256, max(16, block)) // 8 * 8
         # Where a block is too fat for one thread's BLAS, one thread of ours hands all rows to BLAS's own threads.
         most = 1 if fat else min(MAX_CHUNKS, max(2, PARTIAL_BYTES // (size * itemsize)))
         if tiled:
@@ -75,7 +79,7 @@ class Plan(NamedTuple):
         n_chunks = min(most, max(1, enough))
         chunk = -(-n // (n_chunks * block)) * block
         n_chunks = -(-n // chunk)
-        return cls(tiled, fold, width, size, block, chunk, n_chunks, n_chunks > 1 and enough >= 4)
+        return cls(tiled, fold, width, size, block, chunk, n_chunks, n_chunks > 1 and enough >= THREADED_WORK)
 
     def packed(self, count: int, dtype: DType) -> Array:
         """Space for so many sets of coefficients or gradients, each at the beginning of a cache line."""
@@ -117,7 +121,10 @@ class LossPass:
         self._packed = plan.packed(1, X.dtype)[0]
         self._gradients = plan.packed(plan.n_chunks, X.dtype)
         self._losses = np.empty(plan.n_chunks)
-        self._coef_gradient, self._intercept_gradient = np.empty((n_columns, d)), np.empty(n_columns)
+        # float64 gradients go where the coefficients were.
+        shape, again = (n_columns, d), X.dtype == np.float64
+        self._coef_gradient = self._packed[: n_columns * d].reshape(shape) if again else np.empty(shape)
+        self._intercept_gradient = np.empty(n_columns)
         self._bounds = np.minimum(np.arange(plan.n_chunks + 1) * plan.chunk, n)
         if isinstance(X, np.ndarray):
             self._call: Callable[..., None] = partial(_core.loss_gradient, X, plan.tiled)
@@ -127,8 +134,8 @@ class LossPass:
             aims = np.linspace(0, X.nnz, plan.n_chunks + 1)[1:-1]
             self._bounds[1:-1] = np.searchsorted(X.indptr, aims)
         self.workspace_bytes = sum(
-            part.nbytes for part in (*self._work, self._packed, self._gradients, self._losses, self._coef_gradient)
-        )
+            part.nbytes for part in (*self._work, self._packed, self._gradients, self._losses)
+        ) + (0 if again else self._coef_gradient.nbytes)
 
     def __call__(self, coef: Array, intercept: Array) -> tuple[float, Float64, Float64]:
         """Loss, and its gradients by coef (K, d) and intercept (K,), both of X's dtype, C-contiguous.
