@@ -2,15 +2,17 @@
 
     python benchmarks/bench_pass.py [--grid] [--repeats 9] [--png bench_pass.png]
 
-Without --grid: the shapes of SHAPES, float64 and float32, 1 and 2 threads. With --grid: K by d, one thread, X four
-times the last-level cache and once small enough for the second-level cache, and a picture of the ratio to the floor.
+Without --grid: the shapes of SHAPES and two sparse sets, float64 and float32, 1 and 2 threads. With --grid: K by d,
+one thread, X four times the last-level cache and once small enough for the second-level cache, and a picture of the
+ratio to the floor.
 
-The floor is the larger of two times measured in the same run: reading X once (a dot product of X with itself), and the
-4 n d K flops of the two products (K = 1 for two classes) at the speed of a square matrix product of BLAS. "BLAS path"
-is our own pass with both products handed to BLAS. The candidates take turns; times are medians, ratios are medians of
-the ratios of neighbouring runs. With several threads there is a pause before each run: the threads of OpenBLAS and
-OpenMP keep spinning for a while after a call, on the core that the next one needs. Memory is what our pass allocates
-beyond X, against its limit of 16 MB and (n_threads + 2) copies of W.
+The floor is the larger of two times measured in the same run: reading X once (a dot product of its values with
+themselves, the maximum of its indices), and the 4 n d K flops of the two products (K = 1 for two classes; entries for
+n d if X is sparse) at the speed of a square matrix product of BLAS. "BLAS path" is our own pass with both products
+handed to BLAS. The candidates take turns; times are medians, ratios are medians of the ratios of neighbouring runs.
+With several threads there is a pause before each run: the threads of OpenBLAS and OpenMP keep spinning after
+a call, on the core that the next one needs. Memory is what our pass allocates beyond X, against its limit of 16 MB and
+(n_threads + 2) copies of W.
 """
 
 import argparse
@@ -18,9 +20,11 @@ import itertools
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import datasets
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn._loss.loss import HalfBinomialLoss, HalfMultinomialLoss
 from sklearn.linear_model._linear_loss import LinearModelLoss
 from threadpoolctl import threadpool_limits
@@ -52,13 +56,28 @@ def square_product(dtype: type) -> float:
     return 2e9 / min(seconds(lambda: A @ A, 0) for _ in range(7))
 
 
-def measure(n: int, d: int, n_classes: int, dtype: type, n_threads: int, repeats: int, speed: float) -> dict:
-    """Times, in ms, and ratios of one shape."""
+def dense(n: int, d: int, n_classes: int, dtype: type) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, d), np.float32).astype(dtype)
-    y = rng.integers(n_classes, size=n).astype(np.int32)
+    return rng.standard_normal((n, d), np.float32).astype(dtype), rng.integers(n_classes, size=n)
+
+
+def problems(dtype: type) -> Iterator[tuple[np.ndarray | csr_array, np.ndarray]]:
+    for shape in SHAPES:
+        yield dense(*shape, dtype)
+    for make in (datasets.text, datasets.one_hot):
+        X, y = make()
+        yield X.astype(dtype), y
+
+
+def measure(
+    X: np.ndarray | csr_array, y: np.ndarray, n_classes: int, n_threads: int, repeats: int, speed: float
+) -> dict:
+    """Times, in ms, and ratios of one problem."""
+    (n, d), dtype, sparse = X.shape, X.dtype, not isinstance(X, np.ndarray)
+    rng = np.random.default_rng(1)
+    y = y.astype(np.int32)
     columns = 1 if n_classes == 2 else n_classes
-    coef = (rng.standard_normal((columns, d)) / np.sqrt(d)).astype(dtype)
+    coef = (rng.standard_normal((columns, d)) / (1 if sparse else np.sqrt(d))).astype(dtype)
     intercept, weight = np.zeros(columns, dtype), np.full(n, 1 / n, dtype)
     loss = HalfBinomialLoss() if columns == 1 else HalfMultinomialLoss(n_classes=n_classes)
     theirs = LinearModelLoss(base_loss=loss, fit_intercept=True)
@@ -71,27 +90,28 @@ def measure(n: int, d: int, n_classes: int, dtype: type, n_threads: int, repeats
     value, gradient, _ = ours(coef, intercept)
     memory = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    blas = LossPass(X, y, weight, columns, n_threads, tiled=False)
+    blas = ours if sparse else LossPass(X, y, weight, columns, n_threads, tiled=False)
     their_value, their_gradient = theirs.loss_gradient(packed, X, labels, n_threads=n_threads)
     precision = 2e3 * np.finfo(dtype).eps
     assert abs(value - their_value) <= precision * their_value
     assert np.allclose(gradient, their_gradient.reshape(columns, -1, order="F")[:, :-1], atol=precision)
 
-    flat = X.ravel()
+    values = X.data if sparse else X.ravel()
     candidates = (
         lambda: ours(coef, intercept),
         lambda: blas(coef, intercept),
         lambda: theirs.loss_gradient(packed, X, labels, n_threads=n_threads),
-        lambda: flat @ flat,
+        (lambda: (values @ values, X.indices.max())) if sparse else (lambda: values @ values),
     )
     pause = PAUSE if n_threads > 1 else 0
     rounds = [[seconds(candidate, pause) * 1e3 for candidate in candidates] for _ in range(repeats)]
     mine, by_blas, others, reading = (statistics.median(column) for column in zip(*rounds, strict=True))
-    flops = 4 * n * d * columns / speed * 1e3
+    flops = 4 * values.size * columns / speed * 1e3
+    tiled = ours.plan.tiled
     return {
-        "kernel": "tiles" if ours.plan.tiled else "BLAS",
+        "kernel": "CSR" if sparse else "tiles" if tiled else "BLAS",
         "times": (mine, by_blas, others, reading, flops),
-        "blas": 1.0 if not ours.plan.tiled else statistics.median(row[1] / row[0] for row in rounds),
+        "blas": statistics.median(row[1] / row[0] for row in rounds) if tiled else 1.0,
         "sklearn": statistics.median(row[2] / row[0] for row in rounds),
         "floor": mine / max(reading, flops),
         "memory": memory / 1e6,
@@ -101,8 +121,9 @@ def measure(n: int, d: int, n_classes: int, dtype: type, n_threads: int, repeats
 
 def show(n: int, d: int, n_classes: int, dtype: type, n_threads: int, cell: dict) -> None:
     times = " | ".join(f"{value:.3g}" for value in cell["times"])
+    blas = f"{cell['blas']:.2f}" if cell["kernel"] == "tiles" else ""
     print(
-        f"| {n} x {d}, {n_classes} | {np.dtype(dtype)} | {n_threads} | {cell['kernel']} | {times} | {cell['blas']:.2f} "
+        f"| {n} x {d}, {n_classes} | {np.dtype(dtype)} | {n_threads} | {cell['kernel']} | {times} | {blas} "
         f"| {cell['sklearn']:.1f} | {cell['floor']:.2f} | {cell['memory']:.1f} of {cell['limit']:.1f} |",
         flush=True,
     )
@@ -118,7 +139,7 @@ def grid(repeats: int, path: str) -> None:
             for (row, d), (column, n_classes) in itertools.product(enumerate(FEATURES), enumerate(CLASSES)):
                 n = size // (d * np.dtype(dtype).itemsize)
                 n = int(min(n, MOST_WORK / ((d + 20) * n_classes)))
-                cell = measure(n, d, n_classes, dtype, 1, repeats, speed)
+                cell = measure(*dense(n, d, n_classes, dtype), n_classes, 1, repeats, speed)
                 ratios[row, column] = cell["floor"]
                 show(n, d, n_classes, dtype, 1, cell)
             pictures[f"{np.dtype(dtype)}, X in {name}"] = ratios
@@ -154,10 +175,22 @@ def main() -> None:
         with threadpool_limits(1):
             grid(options.repeats, options.png)
         return
-    for dtype, shape, n_threads in itertools.product((np.float64, np.float32), SHAPES, (1, 2)):
-        with threadpool_limits(n_threads):
-            cell = measure(*shape, dtype, n_threads, options.repeats, square_product(dtype))
-            show(*shape, dtype, n_threads, cell)
+    times: dict[tuple, tuple] = {}
+    for dtype in (np.float64, np.float32):
+        for X, y in problems(dtype):
+            shape = (*X.shape, int(y.max()) + 1)
+            for n_threads in (1, 2):
+                with threadpool_limits(n_threads):
+                    cell = measure(X, y, shape[2], n_threads, options.repeats, square_product(dtype))
+                show(*shape, dtype, n_threads, cell)
+                times[shape, dtype, n_threads] = cell["times"]
+    print("\n| n x d, K | float64 / float32 | 1 thread / 2, float64 | float32 | reading X |\n|---|---|---|---|---|")
+    for n, d, n_classes in dict.fromkeys(key[0] for key in times):
+        one, two, single, single_two = (
+            times[(n, d, n_classes), dtype, n_threads] for dtype in (np.float64, np.float32) for n_threads in (1, 2)
+        )
+        ratios = (one[0] / single[0], one[0] / two[0], single[0] / single_two[0], one[3] / two[3])
+        print(f"| {n} x {d}, {n_classes} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
 
 
 if __name__ == "__main__":

@@ -105,12 +105,12 @@ def text() -> tuple[csr_array, np.ndarray]:
     n, d, n_classes = 60000, 55000, 57
     y = rng.integers(n_classes, size=n)
     length = rng.poisson(14, n) + 1
-    row = np.repeat(np.arange(n), length)
+    row = np.repeat(np.arange(n, dtype=np.int32), length)
     rank = np.arange(1, d + 1)
     word = np.searchsorted(np.cumsum(1 / rank) / np.sum(1 / rank), rng.random(len(row)))
     own = rng.random(len(row)) < 0.3
     word[own] = (word[own] % 400) * 57 + y[row[own]] + 100
-    counts = csr_array((np.ones(len(row)), (row, word)), shape=(n, d))
+    counts = csr_array((np.ones(len(row)), (row, word.astype(np.int32))), shape=(n, d))
     idf = np.log((1 + n) / (1 + np.bincount(counts.indices, minlength=d))) + 1
     counts.data = counts.data * idf[counts.indices]
     norm = np.sqrt(np.bincount(np.repeat(np.arange(n), np.diff(counts.indptr)), counts.data**2, n))
@@ -126,10 +126,10 @@ def one_hot() -> tuple[csr_array, np.ndarray]:
     column = [
         start + rng.choice(k, n, p=rng.dirichlet(np.full(k, 0.3))) for start, k in zip(starts, sizes, strict=True)
     ]
-    indices = np.column_stack(column)
+    indices = np.column_stack(column).astype(np.int32)
     scores = rng.standard_normal((sum(sizes), n_classes)) * 1.5
     y = _labels(scores[indices].sum(axis=1), rng)
-    indptr = np.arange(n + 1) * len(sizes)
+    indptr = np.arange(n + 1, dtype=np.int32) * len(sizes)
     return csr_array((np.ones(indices.size), indices.ravel(), indptr), shape=(n, sum(sizes))), y
 
 
