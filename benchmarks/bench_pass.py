@@ -10,9 +10,9 @@ The floor is the larger of two times measured in the same run: reading X once (a
 themselves, the maximum of its indices), and the 4 n d K flops of the two products (K = 1 for two classes; entries for
 n d if X is sparse) at the speed of a square matrix product of BLAS. "BLAS path" is our own pass with both products
 handed to BLAS. The candidates take turns; times are medians, ratios are medians of the ratios of neighbouring runs.
-With several threads there is a pause before each run: the threads of OpenBLAS and OpenMP keep spinning after
-a call, on the core that the next one needs. Memory is what our pass allocates beyond X, against its limit of 16 MB and
-(n_threads + 2) copies of W.
+With several threads a pause and a call that is not timed go before each run: the threads of OpenBLAS and OpenMP keep
+spinning for a while after a call, on the core that the next one needs, and a sleeping thread takes time to wake. Memory
+is what our pass allocates beyond X, against its limit of 16 MB and (n_threads + 2) copies of W.
 """
 
 import argparse
@@ -44,7 +44,9 @@ HEAD = (
 
 
 def seconds(function: Callable[[], object], pause: float) -> float:
-    time.sleep(pause)
+    if pause:
+        time.sleep(pause)
+        function()
     began = time.perf_counter()
     function()
     return time.perf_counter() - began

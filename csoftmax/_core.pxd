@@ -13,8 +13,8 @@ ctypedef fused integer:
 cdef extern from "_kernel.h" nogil:
     ctypedef struct cs_kernels:
         void (*exp)(Py_ssize_t n, const void *x, void *out) noexcept nogil
-        void (*log)(Py_ssize_t n, const double *x, double *out) noexcept nogil
-        void (*log1p)(Py_ssize_t n, const double *x, double *out) noexcept nogil
+        void (*log)(Py_ssize_t n, const void *x, void *out) noexcept nogil
+        void (*log1p)(Py_ssize_t n, const void *x, void *out) noexcept nogil
         void (*softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
         void (*log_softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
         double (*residual)(

@@ -384,13 +384,13 @@ def exp(const floating[::1] x, floating[::1] out):
             cs_table(sizeof(floating)).exp(x.shape[0], &x[0], &out[0])
 
 
-def log(const double[::1] x, double[::1] out, bint plus_one=False):
+def log(const floating[::1] x, floating[::1] out, bint plus_one=False):
     """The logarithm of the kernels, of x >= 1; with plus_one of 1 + x, for x in [0, 1]."""
     with nogil:
         if x.shape[0] and plus_one:
-            cs_table(sizeof(double)).log1p(x.shape[0], &x[0], &out[0])
+            cs_table(sizeof(floating)).log1p(x.shape[0], &x[0], &out[0])
         elif x.shape[0]:
-            cs_table(sizeof(double)).log(x.shape[0], &x[0], &out[0])
+            cs_table(sizeof(floating)).log(x.shape[0], &x[0], &out[0])
 
 
 # ---- the columns of X -------------------------------------------------------------------------------------------

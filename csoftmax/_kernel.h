@@ -27,8 +27,8 @@ typedef struct {
     /* out[i] = exp(x[i]) */
     void (*exp)(ptrdiff_t n, const void *x, void *out);
     /* out[i] = log(x[i]) for x >= 1; log(1 + x[i]) for x in [0, 1]. Infinity and NaN give NaN. */
-    void (*log)(ptrdiff_t n, const double *x, double *out);
-    void (*log1p)(ptrdiff_t n, const double *x, double *out);
+    void (*log)(ptrdiff_t n, const void *x, void *out);
+    void (*log1p)(ptrdiff_t n, const void *x, void *out);
     /* Row-major scores in place to probabilities, or to their logarithms. */
     void (*softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z);
     void (*log_softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z);

@@ -93,7 +93,7 @@ static TARGET void NAME(log_softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes,
         }
         for (; k < n_classes; k++)
             sum += NAME(exp1)(row[k] - top);
-        sum = (REAL)LOG1((double)sum);
+        sum = NAME(log1)(sum);
         for (k = 0; k < n_classes; k++)
             row[k] = (row[k] - top) - sum;
     }
@@ -108,7 +108,7 @@ static TARGET void NAME(log_softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes,
 FLATTEN TARGET double NAME(logistic_loss)(REAL z, int32_t y, REAL weight, REAL small)
 {
     const double margin = y ? (double)z : -(double)z;
-    return (double)weight * (LOG1P1((double)small) - (margin < 0 ? margin : 0));
+    return (double)weight * (NAME(log1p1)(small) - (margin < 0 ? margin : 0));
 }
 
 /* Two classes in one column: loss = log(1 + exp(-|z|)) + max(z, 0) - y z, residual = weight * (sigmoid(z) - y). */
@@ -167,9 +167,9 @@ static TARGET double NAME(residual)(ptrdiff_t n_rows, ptrdiff_t n_columns, void 
     }
     for (i = 0; i + LOSS_PARTS <= n_rows; i += LOSS_PARTS)
         for (int l = 0; l < LOSS_PARTS; l++)
-            part[l] += (double)weight[i + l] * LOG1((double)sum[i + l]);
+            part[l] += (double)weight[i + l] * NAME(log1)(sum[i + l]);
     for (; i < n_rows; i++)
-        loss += (double)weight[i] * LOG1((double)sum[i]);
+        loss += (double)weight[i] * NAME(log1)(sum[i]);
     for (int l = 0; l < LOSS_PARTS; l++)
         loss += part[l];
     for (i = 0; i < n_rows; i++)
@@ -260,7 +260,7 @@ static TARGET int NAME(all_finite)(ptrdiff_t n, const void *x_)
 /* ---- the table ---------------------------------------------------------------------------------------------- */
 
 static const cs_kernels NAME(table) = {
-    NAME(exp), PASTE(log, f64, ISA), PASTE(log1p, f64, ISA), NAME(softmax_rows),
+    NAME(exp), NAME(log), NAME(log1p), NAME(softmax_rows),
     NAME(log_softmax_rows), NAME(residual), NAME(class_sums), NAME(tile_fold), NAME(tile_logits), NAME(tile_gradient),
     NAME(sparse_logits), NAME(sparse_gradient), NAME(tile_gram), NAME(column_range), NAME(column_spread), NAME(row_lengths), NAME(all_finite), LANES,
 };
@@ -280,6 +280,4 @@ static const cs_kernels NAME(table) = {
 #undef COLUMN
 #undef SHUFFLE
 #undef FOR_CONSTANT_SIZES
-#undef LOG1
-#undef LOG1P1
 #undef REAL_IS_DOUBLE

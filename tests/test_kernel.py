@@ -131,39 +131,42 @@ def test_exp_of_every_length_writes_exactly_its_own_values(instruction_set, dtyp
 
 
 @functools.cache
-def log_reference(plus_one):
-    """(x, logarithm as float64 and what that rounded away): edges, and random x >= 1, or x in [0, 1]."""
+def log_reference(dtype, plus_one):
+    """(x, logarithm as dtype and what that rounded away): edges, and random x >= 1, or x in [0, 1]."""
     rng = np.random.default_rng(0)
+    info, root = np.finfo(dtype), 2.0**0.5
     if plus_one:
-        edges = [0.0, 2.0**-1074, 2.0**-1022, 2.0**-53, 2.0**-52, 0.5, 2.0**0.5 - 1, 1 - 2.0**-53, 1.0]
-        x = np.concatenate([edges, rng.uniform(0, 1, 4000), 2.0 ** rng.uniform(-1070, 0, 1000)])
+        edges = [0.0, info.smallest_subnormal, info.tiny, info.epsneg, info.eps, 0.5, root - 1, 1 - info.epsneg, 1.0]
+        x = np.concatenate([edges, rng.uniform(0, 1, 4000), 2.0 ** rng.uniform(info.minexp, 0, 1000)])
     else:
-        root = 2.0**0.5
-        edges = [1.0, 1 + 2.0**-52, root * (1 - 2.0**-52), root, root * (1 + 2.0**-52), 2.0, 2.0**1023, 1.79e308]
-        x = np.concatenate([edges, rng.uniform(1, 3, 4000), 2.0 ** rng.uniform(0, 1023, 1000)])
+        edges = [1.0, 1 + info.eps, root * (1 - info.eps), root, root * (1 + info.eps), 2.0, info.max]
+        x = np.concatenate([edges, rng.uniform(1, 3, 4000), 2.0 ** rng.uniform(0, info.maxexp - 1, 1000)])
+    x = x.astype(dtype)
     with mpmath.workdps(350):
-        exact = [mpmath.log(1 + mpmath.mpf(value) if plus_one else mpmath.mpf(value)) for value in x]
-        nearest = np.array([float(value) for value in exact])
-        rest = np.array([float(value - mpmath.mpf(rounded)) for value, rounded in zip(exact, nearest, strict=True)])
-    return x, nearest, rest
+        exact = [mpmath.log(mpmath.mpf(float(value)) + plus_one) for value in x]
+        nearest = np.array([float(value) for value in exact]).astype(dtype)
+        rest = [float(value - mpmath.mpf(float(rounded))) for value, rounded in zip(exact, nearest, strict=True)]
+    return x, nearest, np.array(rest)
 
 
 @pytest.mark.parametrize("plus_one", [False, True])
-def test_log_is_within_two_ulp(instruction_set, plus_one):
-    x, nearest, rest = log_reference(plus_one)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log_is_within_two_ulp(instruction_set, dtype, plus_one):
+    x, nearest, rest = log_reference(dtype, plus_one)
     out = np.empty_like(x)
     _core.log(x, out, plus_one)
-    error = abs((out - nearest) - rest) / np.spacing(nearest)
+    error = abs((out.astype(float) - nearest) - rest) / np.spacing(nearest)
     worst = np.argmax(error)
     assert error[worst] <= MAX_ULP, f"{instruction_set}: {error[worst]} ULP at {x[worst]!r}"
 
 
 @pytest.mark.parametrize("plus_one", [False, True])
-def test_log_says_that_its_argument_was_not_finite(instruction_set, plus_one):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log_says_that_its_argument_was_not_finite(instruction_set, dtype, plus_one):
     for n in (1, 9, 17):
-        x = np.full(n, np.inf)
+        x = np.full(n, np.inf, dtype)
         x[n // 2] = np.nan
-        out = np.zeros(n)
+        out = np.zeros(n, dtype)
         _core.log(x, out, plus_one)
         assert np.isnan(out).all()
 
