@@ -112,7 +112,7 @@ def measure(
     tiled = ours.plan.tiled
     return {
         "kernel": "CSR" if sparse else "tiles" if tiled else "BLAS",
-        "times": (mine, by_blas, others, reading, flops),
+        "times": (mine, None if sparse else by_blas, others, reading, flops),
         "blas": statistics.median(row[1] / row[0] for row in rounds) if tiled else 1.0,
         "sklearn": statistics.median(row[2] / row[0] for row in rounds),
         "floor": mine / max(reading, flops),
@@ -122,7 +122,7 @@ def measure(
 
 
 def show(n: int, d: int, n_classes: int, dtype: type, n_threads: int, cell: dict) -> None:
-    times = " | ".join(f"{value:.3g}" for value in cell["times"])
+    times = " | ".join("" if value is None else f"{value:.3g}" for value in cell["times"])
     blas = f"{cell['blas']:.2f}" if cell["kernel"] == "tiles" else ""
     print(
         f"| {n} x {d}, {n_classes} | {np.dtype(dtype)} | {n_threads} | {cell['kernel']} | {times} | {blas} "
