@@ -34,25 +34,29 @@ include = Path("csoftmax/_blas_int.pxi")
 if not include.exists() or include.read_text() != blas_int:
     include.write_text(blas_int)
 
-core = Extension(
-    "csoftmax._core",
-    ["csoftmax/_core.pyx", "csoftmax/_kernel.c"],
+kernels = Extension(
+    "csoftmax._kernels",
+    ["csoftmax/_kernels.pyx", "csoftmax/_kernel.c"],
     depends=[str(header) for header in Path("csoftmax").glob("_kernel*.h")],
     define_macros=[("CSOFTMAX_BASELINE", None)] if baseline else [],
     extra_compile_args=compile_args,
     extra_link_args=link_args,
 )
 
-linalg = Extension(
-    "csoftmax._linalg",
-    ["csoftmax/_linalg.pyx"],
-    extra_compile_args=compile_args,
-    extra_link_args=link_args,
-)
+others = [
+    Extension(
+        f"csoftmax.{name}",
+        [f"csoftmax/{name}.pyx"],
+        depends=["csoftmax/_kernel.h"],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+    for name in ("_core", "_linalg")
+]
 
 setup(
     ext_modules=cythonize(
-        [core, linalg],
+        [kernels, *others],
         compiler_directives={
             "boundscheck": debug,
             "wraparound": False,

@@ -4,17 +4,12 @@
 Everything here trusts its arguments: _validation has checked them, and the callers hand in the workspace. What takes
 long releases the GIL for all of its work, so that several threads may share one X, each on its own rows.
 """
-import os
-
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
+from ._kernels cimport ALIGNMENT, Layout, cs_kernels, cs_table, floating, int64_t, integer, layout_of, padded
+
 include "_blas_int.pxi"
-
-cdef enum:
-    ALIGNMENT = 64
-    FEATURES_AT_ONCE = 8  # change places together when they are packed: whole cache lines on both sides
-
 
 # ---- BLAS -------------------------------------------------------------------------------------------------------
 
@@ -37,7 +32,7 @@ cdef void gemm(bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, P
         sgemm(&flag_b, &flag_a, &n_, &m_, &k_, &one, <float*>b, &ldb_, <float*>a, &lda_, &beta, c, &ldc_)
 
 
-# ---- X, and the layout of its coefficients ------------------------------------------------------------------------
+# ---- X -----------------------------------------------------------------------------------------------------------
 
 cdef struct Rows:
     # X: dense and row-major, or CSR if there are indices, which are int64 if wide.
@@ -48,115 +43,13 @@ cdef struct Rows:
     Py_ssize_t n
     Py_ssize_t d
 
-cdef struct Layout:
-    # Coefficients are stored by groups of `fold` features: for each column in turn those of the group, side by side;
-    # columns are padded to `width`; intercepts follow. So BLAS's (K, d) has fold = d, and (d, K) has fold = 1.
-    Py_ssize_t n_columns
-    Py_ssize_t fold
-    Py_ssize_t width
-    bint tiled
-
-
-cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:
-    return (n + multiple - 1) // multiple * multiple
-
-
-def vector_bytes():
-    """Width of a vector of the instruction set in use; 8 where the compiler has no vector type."""
-    return cs_table(sizeof(double)).lanes * sizeof(double)
-
-
-def layout(Py_ssize_t d, Py_ssize_t n_columns, bint tiled, bint sparse, Py_ssize_t itemsize):
-    """(fold, width, size) of packed coefficients: for register tiles, for BLAS, or for the rows of a CSR matrix.
-
-    size is a multiple of the alignment.
-    """
-    cdef:
-        const cs_kernels *kernels = cs_table(itemsize)
-        Py_ssize_t fold = 1 if sparse else kernels.tile_fold(n_columns) if tiled else d
-        Py_ssize_t width = n_columns
-    if tiled or sparse and n_columns > 1:
-        width = padded(n_columns, kernels.lanes // fold)
-    return fold, width, padded((padded(d, fold) + 1) * width, ALIGNMENT)
-
-
 cdef Layout checked_layout(const Rows *X, Py_ssize_t n_columns, bint tiled, Py_ssize_t itemsize,
                            Py_ssize_t size) except *:
     """The layout for the kernels in use; ValueError if it needs more than size."""
-    fold, width, needed = layout(X.d, n_columns, tiled, X.indices != NULL, itemsize)
-    if size < needed:
+    cdef Layout w = layout_of(X.d, n_columns, tiled, X.indices != NULL, itemsize)
+    if size < w.size:
         raise ValueError("packed coefficients are too few: the instruction set was changed since they were made")
-    return Layout(n_columns, fold, width, tiled)
-
-
-cdef inline Py_ssize_t place(Py_ssize_t j, Py_ssize_t k, Py_ssize_t d, Py_ssize_t fold,
-                             Py_ssize_t width) noexcept nogil:
-    """Where the group of features that begins with j has column k; a group that is not full ends its place."""
-    return j * width + k * fold + max(0, fold - (d - j))
-
-
-def pack(const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t fold, Py_ssize_t width,
-         floating[::1] packed):
-    """Coefficients (K, d) and intercepts (K,) into a layout."""
-    cdef Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], start = 0, stop, j, k, f, at
-    if packed.shape[0] < (padded(d, fold) + 1) * width or width < n_columns:
-        raise ValueError("packed is too small")
-    with nogil:
-        while start < d:
-            stop = min(start + max(fold, FEATURES_AT_ONCE // fold * fold), d)
-            memset(&packed[start * width], 0, padded(stop - start, fold) * width * sizeof(floating))
-            for k in range(n_columns):
-                PREFETCH(&coef[k, 0] + stop + FEATURES_AT_ONCE)
-                PREFETCH(&packed[0] + stop * width + k * FEATURES_AT_ONCE)
-                if fold == 1:
-                    for j in range(start, stop):
-                        packed[j * width + k] = coef[k, j]
-                    continue
-                j = start
-                while j < stop:
-                    at = place(j, k, d, fold, width)
-                    for f in range(min(fold, d - j)):
-                        packed[at + f] = coef[k, j + f]
-                    j += fold
-            start = stop
-        memset(&packed[padded(d, fold) * width], 0, width * sizeof(floating))
-        memcpy(&packed[padded(d, fold) * width], &intercept[0], n_columns * sizeof(floating))
-
-
-def unpack(const floating[:, ::1] packed, Py_ssize_t fold, Py_ssize_t width, double[:, ::1] coef,
-           double[::1] intercept):
-    """The sum of several layouts into coefficients (K, d) and intercepts (K,)."""
-    cdef Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], start = 0, stop, j, k, f, at, i
-    if packed.shape[1] < (padded(d, fold) + 1) * width or width < n_columns:
-        raise ValueError("packed is too small")
-    with nogil:
-        while start < d:
-            stop = min(start + max(fold, FEATURES_AT_ONCE // fold * fold), d)
-            for k in range(n_columns):
-                PREFETCH(&coef[k, 0] + stop + FEATURES_AT_ONCE)
-                for i in range(packed.shape[0]):
-                    PREFETCH(&packed[i, 0] + stop * width + k * FEATURES_AT_ONCE)
-                if fold == 1:
-                    for j in range(start, stop):
-                        coef[k, j] = column_sum(packed, j * width + k)
-                    continue
-                j = start
-                while j < stop:
-                    at = place(j, k, d, fold, width)
-                    for f in range(min(fold, d - j)):
-                        coef[k, j + f] = column_sum(packed, at + f)
-                    j += fold
-            start = stop
-        for k in range(n_columns):
-            intercept[k] = column_sum(packed, padded(d, fold) * width + k)
-
-
-cdef inline double column_sum(const floating[:, ::1] packed, Py_ssize_t at) noexcept nogil:
-    cdef double total = packed[0, at]
-    cdef Py_ssize_t i
-    for i in range(1, packed.shape[0]):
-        total += packed[i, at]
-    return total
+    return w
 
 
 cdef Rows dense_rows(const floating[:, ::1] X) noexcept:
@@ -362,37 +255,6 @@ cdef int add_scores(const Rows *X, const floating[::1] packed, Py_ssize_t start,
     return 0
 
 
-def softmax_rows(floating[:, ::1] z, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, bint logarithm):
-    """Rows start to stop of z, in place, to probabilities or to their logarithms, in blocks that stay in the cache."""
-    cdef:
-        const cs_kernels *kernels = cs_table(sizeof(floating))
-        Py_ssize_t i = start, rows
-    with nogil:
-        while i < stop:
-            rows = min(block, stop - i)
-            if logarithm:
-                kernels.log_softmax_rows(rows, z.shape[1], &z[i, 0])
-            else:
-                kernels.softmax_rows(rows, z.shape[1], &z[i, 0])
-            i += rows
-
-
-def exp(const floating[::1] x, floating[::1] out):
-    """The exponential of the kernels."""
-    with nogil:
-        if x.shape[0]:
-            cs_table(sizeof(floating)).exp(x.shape[0], &x[0], &out[0])
-
-
-def log(const floating[::1] x, floating[::1] out, bint plus_one=False):
-    """The logarithm of the kernels, of x >= 1; with plus_one of 1 + x, for x in [0, 1]."""
-    with nogil:
-        if x.shape[0] and plus_one:
-            cs_table(sizeof(floating)).log1p(x.shape[0], &x[0], &out[0])
-        elif x.shape[0]:
-            cs_table(sizeof(floating)).log(x.shape[0], &x[0], &out[0])
-
-
 # ---- the columns of X -------------------------------------------------------------------------------------------
 
 def column_range(const floating[:, ::1] X, const floating[::1] weight, double[::1] low, double[::1] high,
@@ -415,38 +277,3 @@ def row_lengths(const floating[:, ::1] X, const double[::1] center, const double
     """lengths[i] = sum over columns of ((x - center) * unit)^2."""
     with nogil:
         cs_table(sizeof(floating)).row_lengths(X.shape[0], X.shape[1], &X[0, 0], &center[0], &unit[0], &lengths[0])
-
-
-def all_finite(const floating[:, ::1] X):
-    """Whether X holds neither NaN nor infinity."""
-    cdef bint answer = True
-    with nogil:
-        if X.shape[0] and X.shape[1]:
-            answer = cs_table(sizeof(floating)).all_finite(X.shape[0] * X.shape[1], &X[0, 0])
-    return answer
-
-
-# ---- instruction sets -------------------------------------------------------------------------------------------
-
-def instruction_sets():
-    """Names of the instruction sets compiled in, the plainest first; this processor may lack some."""
-    cdef Py_ssize_t i = 0
-    names = []
-    while cs_names[i] != NULL:
-        names.append(cs_names[i].decode())
-        i += 1
-    return names
-
-
-def select_instruction_set(name=None):
-    """Use the named instruction set from now on, the best for None; the name in use, or ValueError."""
-    cdef bytes wanted = b"" if name is None else str(name).encode()
-    cdef char *text = wanted
-    cdef const char *chosen = cs_select(NULL if name is None else text)
-    if chosen == NULL:
-        raise ValueError(f"instruction set {name!r} is not available here: this build has {instruction_sets()}")
-    return chosen.decode()
-
-
-# For tests and for comparison; the best there is otherwise.
-select_instruction_set(os.environ.get("CSOFTMAX_INSTRUCTION_SET") or None)

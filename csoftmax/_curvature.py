@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _core, _linalg
+from . import _core, _kernels, _linalg
 from ._passes import scores
 from ._threads import run
 from ._typing import Float64
@@ -87,7 +87,7 @@ class Sample(NamedTuple):
 
 
 def _by_tiles(size: int) -> bool:
-    return size <= (TILE_SIZE if _core.vector_bytes() >= 32 else PLAIN_TILE_SIZE)
+    return size <= (TILE_SIZE if _kernels.vector_bytes() >= 32 else PLAIN_TILE_SIZE)
 
 
 def _add_up(n_rows: int, size: int, add: Callable[[int, int, Float64], None], n_threads: int) -> Float64:

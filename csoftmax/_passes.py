@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _core
+from . import _core, _kernels
 from ._threads import run
 from ._typing import Array, Codes, DType, Float64, Rows
 
@@ -36,7 +36,7 @@ SOFTMAX_BLOCK = 2**15  # values of the rows that exp runs over at once
 
 
 class Plan(NamedTuple):
-    """How a pass over the rows of X, with so many columns of scores, is cut; fold and width are of `_core.layout`."""
+    """How a pass over the rows of X, with so many columns, is cut; fold, width and size are of `_kernels.layout`."""
 
     tiled: bool
     fold: int
@@ -57,10 +57,10 @@ class Plan(NamedTuple):
         if sparse:
             tiled = False
         elif tiled is None:
-            vector, wide = _core.vector_bytes(), n_columns > PLAIN_TILE_COLUMNS
+            vector, wide = _kernels.vector_bytes(), n_columns > PLAIN_TILE_COLUMNS
             tiled = not wide or vector > 32 or (vector == 32 and d * n_columns * itemsize <= AVX2_TILE_BYTES)
             tiled = tiled and (n_columns > 1 or d * itemsize >= vector)  # else no vector is filled
-        fold, width, size = _core.layout(d, n_columns, tiled, sparse, itemsize)
+        fold, width, size = _kernels.layout(d, n_columns, tiled, sparse, itemsize)
         fat = not tiled and not sparse and 16 * d * n_columns > SMALL_GEMM
         if sparse:
             block = min(128, BLOCK_BYTES // (64 * n_columns * itemsize))
@@ -143,7 +143,7 @@ class LossPass:
         The gradients are float64; they may be overwritten by the next call.
         """
         plan = self.plan
-        _core.pack(coef, intercept, plan.fold, plan.width, self._packed)
+        _kernels.pack(coef, intercept, plan.fold, plan.width, self._packed)
         # One thread does all chunks in one call: it holds the GIL only between passes.
         together = plan.n_chunks if len(self._work) == 1 else 1
 
@@ -163,7 +163,7 @@ class LossPass:
             )
 
         run(chunks, plan.n_chunks // together, len(self._work))
-        _core.unpack(self._gradients, plan.fold, plan.width, self._coef_gradient, self._intercept_gradient)
+        _kernels.unpack(self._gradients, plan.fold, plan.width, self._coef_gradient, self._intercept_gradient)
         return math.fsum(self._losses), self._coef_gradient, self._intercept_gradient
 
 
@@ -172,7 +172,7 @@ def scores(X: Rows, coef: Array, intercept: Array, n_threads: int, then: str = "
     n, n_columns = X.shape[0], len(coef)
     plan = Plan.of(X, n_columns, tiled)
     packed = plan.packed(1, X.dtype)[0]
-    _core.pack(coef, intercept, plan.fold, plan.width, packed)
+    _kernels.pack(coef, intercept, plan.fold, plan.width, packed)
     workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
     out = np.empty((n, n_columns), X.dtype)
     together = plan.n_chunks if workers == 1 else 1
@@ -184,7 +184,7 @@ def scores(X: Rows, coef: Array, intercept: Array, n_threads: int, then: str = "
         else:
             _core.scores_csr(X.data, X.indices, X.indptr, X.shape[1], packed, start, stop, plan.block, out)
         if then:
-            _core.softmax_rows(out, start, stop, max(1, SOFTMAX_BLOCK // n_columns), then == "log_softmax")
+            _kernels.softmax_rows(out, start, stop, max(1, SOFTMAX_BLOCK // n_columns), then == "log_softmax")
 
     run(chunks, plan.n_chunks // together, workers)
     return out

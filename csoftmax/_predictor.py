@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from . import _kernels
 from ._errors import ModelFileError
 from ._passes import SOFTMAX_BLOCK, scores
 from ._typing import Array
@@ -259,7 +259,7 @@ class Predictor:
             return self._scores(X, "log_softmax" if logarithm else "softmax")
         out = np.zeros((len(X), 2), self.dtype)
         out[:, 1:] = self._scores(X)
-        _core.softmax_rows(out, 0, len(X), SOFTMAX_BLOCK // 2, logarithm)
+        _kernels.softmax_rows(out, 0, len(X), SOFTMAX_BLOCK // 2, logarithm)
         return out
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
+from . import _kernels
 from ._threads import available_threads, run
 from ._typing import Array, Codes, Float64
 
@@ -109,7 +109,7 @@ def check_finite(array: Array, name: str, n_threads: int = 1) -> None:
     clean = [True] * -(-len(rows) // step)
 
     def look(item: int, worker: int) -> None:
-        clean[item] = _core.all_finite(rows[item * step : (item + 1) * step])
+        clean[item] = _kernels.all_finite(rows[item * step : (item + 1) * step])
 
     run(look, len(clean), n_threads)
     if not all(clean):

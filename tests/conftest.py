@@ -2,24 +2,24 @@
 
 import pytest
 
-from csoftmax import _core
+from csoftmax import _kernels
 
 
 def available_instruction_sets():
     """Compiled in, and known to this processor."""
     names = []
-    for name in _core.instruction_sets():
+    for name in _kernels.instruction_sets():
         try:
-            _core.select_instruction_set(name)
+            _kernels.select_instruction_set(name)
         except ValueError:
             continue
         names.append(name)
-    _core.select_instruction_set(None)
+    _kernels.select_instruction_set(None)
     return names
 
 
 @pytest.fixture(params=available_instruction_sets())
 def instruction_set(request):
     """Run the test once for every instruction set; the best one is back afterwards."""
-    yield _core.select_instruction_set(request.param)
-    _core.select_instruction_set(None)
+    yield _kernels.select_instruction_set(request.param)
+    _kernels.select_instruction_set(None)

@@ -15,7 +15,7 @@ from conftest import available_instruction_sets
 from twin import log_softmax, softmax
 
 import csoftmax
-from csoftmax import _core
+from csoftmax import _kernels
 
 DTYPES = [np.float64, np.float32]
 MAX_ULP = 2.0
@@ -80,7 +80,7 @@ def exp_errors(dtype, n, seed=0):
     """Errors of the kernel in ULP of the exact result; infinite if one overflows and the other does not."""
     x, whole, rest, exponent = exp_reference(dtype, n, seed)
     out = np.empty_like(x)
-    _core.exp(x, out)
+    _kernels.exp(x, out)
     overflow = exponent + MANTISSA[dtype] > (1024 if dtype is np.float64 else 128)
     with np.errstate(invalid="ignore", over="ignore"):
         # In range, out is within a factor of two of the result, so that the difference is exact.
@@ -90,7 +90,7 @@ def exp_errors(dtype, n, seed=0):
 
 def kernel_softmax(scores, logarithm=False, block=64):
     z = np.array(scores, order="C")
-    _core.softmax_rows(z, 0, len(z), block, logarithm)
+    _kernels.softmax_rows(z, 0, len(z), block, logarithm)
     return z
 
 
@@ -112,7 +112,7 @@ def test_exp_is_within_two_ulp_over_the_full_range(instruction_set, dtype):
 def test_exp_at_special_values(instruction_set, dtype):
     x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, np.finfo(dtype).max, np.finfo(dtype).min], dtype=dtype)
     out = np.empty_like(x)
-    _core.exp(x, out)
+    _kernels.exp(x, out)
     np.testing.assert_array_equal(out, np.array([1, 1, np.inf, 0, np.nan, np.nan, np.inf, 0], dtype=dtype))
     assert not np.signbit(out[[3, 7]]).any()
 
@@ -122,7 +122,7 @@ def test_exp_of_every_length_writes_exactly_its_own_values(instruction_set, dtyp
     x = np.linspace(-30, 30, 70).astype(dtype)
     for n in range(71):  # beyond four registers of 16 values
         out = np.full(80, -7, dtype=dtype)
-        _core.exp(x[:n], out[:n])
+        _kernels.exp(x[:n], out[:n])
         np.testing.assert_allclose(out[:n], np.exp(x[:n].astype(np.float64)), rtol=3 * EPS[dtype])
         np.testing.assert_array_equal(out[n:], -7)
 
@@ -154,7 +154,7 @@ def log_reference(dtype, plus_one):
 def test_log_is_within_two_ulp(instruction_set, dtype, plus_one):
     x, nearest, rest = log_reference(dtype, plus_one)
     out = np.empty_like(x)
-    _core.log(x, out, plus_one)
+    _kernels.log(x, out, plus_one)
     error = abs((out.astype(float) - nearest) - rest) / np.spacing(nearest)
     worst = np.argmax(error)
     assert error[worst] <= MAX_ULP, f"{instruction_set}: {error[worst]} ULP at {x[worst]!r}"
@@ -167,16 +167,16 @@ def test_log_says_that_its_argument_was_not_finite(instruction_set, dtype, plus_
         x = np.full(n, np.inf, dtype)
         x[n // 2] = np.nan
         out = np.zeros(n, dtype)
-        _core.log(x, out, plus_one)
+        _kernels.log(x, out, plus_one)
         assert np.isnan(out).all()
 
 
 def test_an_instruction_set_that_does_not_exist_is_refused():
-    before = _core.select_instruction_set(None)
+    before = _kernels.select_instruction_set(None)
     with pytest.raises(ValueError, match="sse42-for-toasters"):
-        _core.select_instruction_set("sse42-for-toasters")
-    assert before in _core.instruction_sets()
-    assert _core.instruction_sets()[0] == "baseline"
+        _kernels.select_instruction_set("sse42-for-toasters")
+    assert before in _kernels.instruction_sets()
+    assert _kernels.instruction_sets()[0] == "baseline"
 
 
 # ---- softmax of rows --------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_rows_equal_the_twin(instruction_set, dtype, n_classes, n):
 def test_every_instruction_set_agrees_with_the_plainest(instruction_set, dtype, n_classes):
     z = scores_of(40, n_classes, dtype)
     p, log_p = kernel_softmax(z), kernel_softmax(z, logarithm=True)
-    _core.select_instruction_set("baseline")
+    _kernels.select_instruction_set("baseline")
     # Each side has the error of test_rows_equal_the_twin.
     np.testing.assert_allclose(p, kernel_softmax(z), rtol=2 * (n_classes + 8) * EPS[dtype])
     other = kernel_softmax(z, logarithm=True)
@@ -271,7 +271,7 @@ def test_a_score_that_is_not_finite_spoils_its_own_row_only(instruction_set, dty
 def test_rows_outside_start_and_stop_are_left_alone(instruction_set):
     z = scores_of(20, 5, np.float64)
     out = z.copy()
-    _core.softmax_rows(out, 3, 17, 8, False)
+    _kernels.softmax_rows(out, 3, 17, 8, False)
     np.testing.assert_array_equal(out[[0, 1, 2, 17, 18, 19]], z[[0, 1, 2, 17, 18, 19]])
     np.testing.assert_allclose(out[3:17], softmax(z[3:17]), rtol=1e-14)
 
@@ -361,7 +361,7 @@ def test_a_hundred_thousand_rows_equal_their_pieces():
 def main(n):
     for dtype in DTYPES:
         for name in available_instruction_sets():
-            _core.select_instruction_set(name)
+            _kernels.select_instruction_set(name)
             x, error = exp_errors(dtype, n)
             worst = np.argmax(error)
             print(f"{np.dtype(dtype).name} {name:10s} {error[worst]:.4f} ULP at {x[worst]!r} ({len(x)} arguments)")

@@ -10,7 +10,7 @@ import scipy.sparse
 import twin
 
 import csoftmax
-from csoftmax import _core
+from csoftmax import _core, _kernels
 from csoftmax._passes import LossPass, scores
 
 # Blocks of rows are powers of two from 8 to 512, by the shape: these sizes, one less, one more.
@@ -62,7 +62,7 @@ def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
     bounds = np.array([*range(0, n, chunk or n), n])
     n_chunks = len(bounds) - 1
     weight, coef, intercept = (np.ascontiguousarray(a, dtype=dtype) for a in (weight, coef, intercept))
-    fold, width, size = _core.layout(d, n_columns, tiled, sparse, dtype.itemsize)
+    fold, width, size = _kernels.layout(d, n_columns, tiled, sparse, dtype.itemsize)
     work = _core.workspace_size(n_columns, block, dtype.itemsize)
     sizes = [(work, dtype), (size, dtype), (n_chunks * size, dtype), (n_chunks, np.float64), (coef.size, np.float64)]
     guarded = [np.full(values + 64, np.nan, kind) for values, kind in sizes]
@@ -70,13 +70,13 @@ def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
         g[:32] = g[-32:] = -77.0
     work, packed, gradients, losses, dcoef = (g[32:-32] for g in guarded)
     gradients, dcoef, dintercept = gradients.reshape(n_chunks, -1), dcoef.reshape(coef.shape), np.empty(n_columns)
-    _core.pack(coef, intercept, fold, width, packed)
+    _kernels.pack(coef, intercept, fold, width, packed)
     rows = (np.asarray(y, np.int32), weight, n_columns, packed, bounds, block)
     if sparse:
         _core.loss_gradient_csr(X.data, X.indices, X.indptr, d, *rows, 0, n_chunks, losses, gradients, work)
     else:
         _core.loss_gradient(np.ascontiguousarray(X), tiled, *rows, 0, n_chunks, losses, gradients, work)
-    _core.unpack(gradients, fold, width, dcoef, dintercept)
+    _kernels.unpack(gradients, fold, width, dcoef, dintercept)
     for g in guarded:
         assert (g[:32] == -77.0).all()
         assert (g[-32:] == -77.0).all()
@@ -245,7 +245,7 @@ def test_sparse_rows_without_entries():
 def test_the_core_refuses_what_does_not_fit_together():
     X, y, weight, coef, intercept = problem(20, 5, 3)
     y, bounds, losses = y.astype(np.int32), np.array([0, 20]), np.empty(1)
-    fold, width, size = _core.layout(5, 3, True, False, 8)
+    fold, width, size = _kernels.layout(5, 3, True, False, 8)
     work, packed, gradients = np.empty(_core.workspace_size(3, 8, 8)), np.zeros(size), np.empty((1, size))
     case = (X, True, y, weight, 3, packed, bounds, 8, 0, 1, losses, gradients, work)
     _core.loss_gradient(*case)
@@ -253,9 +253,9 @@ def test_the_core_refuses_what_does_not_fit_together():
         with pytest.raises(ValueError, match=r"too (few|small)"):
             _core.loss_gradient(*case[:position], short, *case[position + 1 :])
     with pytest.raises(ValueError, match="too small"):
-        _core.pack(coef, intercept, fold, width, packed[: 5 * width])
+        _kernels.pack(coef, intercept, fold, width, packed[: 5 * width])
     with pytest.raises(ValueError, match="too small"):
-        _core.unpack(gradients[:, : 5 * width].copy(), fold, width, coef, intercept)
+        _kernels.unpack(gradients[:, : 5 * width].copy(), fold, width, coef, intercept)
     S = scipy.sparse.csr_array(X)
     with pytest.raises(ValueError, match="indptr"):
         _core.scores_csr(S.data[:-1], S.indices, S.indptr, 5, packed, 0, 20, 8, np.empty((20, 3)))

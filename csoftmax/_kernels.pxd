@@ -1,4 +1,4 @@
-"""The kernels, as _kernel.h declares them, and the types of what they work on."""
+"""The kernels, as _kernel.h declares them, for the extension modules that use them."""
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t
 
@@ -51,6 +51,24 @@ cdef extern from "_kernel.h" nogil:
         int (*all_finite)(Py_ssize_t n, const void *x) noexcept nogil
         Py_ssize_t lanes
     void PREFETCH(const void *address) noexcept
-    const cs_kernels *cs_table(size_t itemsize) noexcept
-    const char *cs_select(const char *name) noexcept
-    const char *cs_names[]
+
+cdef enum:
+    ALIGNMENT = 64
+
+cdef struct Layout:
+    # Coefficients are stored by groups of `fold` features: for each column in turn those of the group, side by side;
+    # columns are padded to `width`; intercepts follow; size counts
+    # them all, up to a multiple of the alignment. So BLAS's (K, d) has fold = d, and (d, K) has fold = 1.
+    Py_ssize_t n_columns
+    Py_ssize_t fold
+    Py_ssize_t width
+    Py_ssize_t size
+    bint tiled
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:
+    return (n + multiple - 1) // multiple * multiple
+
+
+cdef const cs_kernels *cs_table(size_t itemsize) noexcept nogil
+cdef Layout layout_of(Py_ssize_t d, Py_ssize_t n_columns, bint tiled, bint sparse, Py_ssize_t itemsize) noexcept nogil
