@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import scipy.linalg
 from Cython.Build import cythonize
 from Cython.Compiler import Options
@@ -48,10 +49,12 @@ others = [
         f"csoftmax.{name}",
         [f"csoftmax/{name}.pyx"],
         depends=["csoftmax/_kernel.h"],
+        include_dirs=[np.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )
-    for name in ("_core", "_linalg")
+    for name in ("_core", "_linalg", "_predictor")
 ]
 
 setup(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._errors import ConvergenceWarning, ModelFileError, NotFittedError
     from ._functions import log_softmax, loss_gradient, softmax
-    from ._predictor import Predictor, load
+    from ._model import load
+    from ._predictor import Predictor
     from .estimator import FitReport, SoftmaxRegression
 
     __version__: str
@@ -20,7 +21,7 @@ _HOME = {
     "loss_gradient": "_functions",
     "softmax": "_functions",
     "Predictor": "_predictor",
-    "load": "_predictor",
+    "load": "_model",
     "FitReport": "estimator",
     "SoftmaxRegression": "estimator",
 }

@@ -10,13 +10,15 @@ _Float64 = npt.NDArray[np.float64]
 _Labels = npt.NDArray[np.int32]
 _Places = npt.NDArray[np.signedinteger[Any]]
 
-def workspace_size(n_columns: int, block: int, itemsize: int) -> int: ...
+def workspace_size(n_columns: int, block: int, itemsize: int, size: int) -> int: ...
 def loss_gradient(
     X: _Array,
     tiled: bool,
     y: _Labels,
     weight: _Array,
     n_columns: int,
+    fold: int,
+    width: int,
     packed: _Array,
     bounds: _Places,
     block: int,
@@ -34,6 +36,8 @@ def loss_gradient_csr(
     y: _Labels,
     weight: _Array,
     n_columns: int,
+    fold: int,
+    width: int,
     packed: _Array,
     bounds: _Places,
     block: int,
@@ -55,12 +59,24 @@ def hessian(
     work: _Float64,
     factor: _Float64,
 ) -> None: ...
-def scores(X: _Array, packed: _Array, start: int, stop: int, block: int, tiled: bool, out: _Array) -> None: ...
+def scores(
+    X: _Array,
+    tiled: bool,
+    fold: int,
+    width: int,
+    packed: _Array,
+    start: int,
+    stop: int,
+    block: int,
+    out: _Array,
+) -> None: ...
 def scores_csr(
     values: _Array,
     indices: _Places,
     indptr: _Places,
     d: int,
+    fold: int,
+    width: int,
     packed: _Array,
     start: int,
     stop: int,

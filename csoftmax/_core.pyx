@@ -7,7 +7,9 @@ long releases the GIL for all of its work, so that several threads may share one
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
-from ._kernels cimport ALIGNMENT, Layout, cs_kernels, cs_table, floating, int64_t, integer, layout_of, padded
+from ._kernels cimport (
+    ALIGNMENT, Layout, cs_kernels, cs_table, floating, int32_t, int64_t, integer, layout_of, padded,
+)
 
 include "_blas_int.pxi"
 
@@ -43,12 +45,12 @@ cdef struct Rows:
     Py_ssize_t n
     Py_ssize_t d
 
-cdef Layout checked_layout(const Rows *X, Py_ssize_t n_columns, bint tiled, Py_ssize_t itemsize,
-                           Py_ssize_t size) except *:
-    """The layout for the kernels in use; ValueError if it needs more than size."""
+cdef Layout checked_layout(const Rows *X, Py_ssize_t n_columns, bint tiled, Py_ssize_t fold, Py_ssize_t width,
+                           Py_ssize_t itemsize, Py_ssize_t size) except *:
+    """The layout for the kernels in use; ValueError if coefficients were packed in another or do not fill it."""
     cdef Layout w = layout_of(X.d, n_columns, tiled, X.indices != NULL, itemsize)
-    if size < w.size:
-        raise ValueError("packed coefficients are too few: the instruction set was changed since they were made")
+    if fold != w.fold or width != w.width or size < w.size:
+        raise ValueError("coefficients were packed in another layout: the instruction set was changed since then")
     return w
 
 
@@ -103,58 +105,78 @@ cdef inline const floating *next_rows(const floating *x, Py_ssize_t d, Py_ssize_
 
 # ---- loss and gradient ------------------------------------------------------------------------------------------
 
-def workspace_size(Py_ssize_t n_columns, Py_ssize_t block, Py_ssize_t itemsize):
-    """Number of values that a pass needs as its `work`."""
-    return (n_columns + 2) * block + ALIGNMENT // itemsize
+cdef enum:
+    # float32 gradients are added up over so many rows, or entries as many as four times the features, and these sums
+    # once more: added to a long sum one by one, rows would lose half their digits.
+    ROWS_APART = 1024
+
+
+def workspace_size(Py_ssize_t n_columns, Py_ssize_t block, Py_ssize_t itemsize, Py_ssize_t size):
+    """Number of values that a pass needs as its `work`, for gradients of this size."""
+    return padded((n_columns + 2) * block, ALIGNMENT) + ALIGNMENT // itemsize + (size if itemsize == 4 else 0)
 
 
 def loss_gradient(const floating[:, ::1] X, bint tiled, const int[::1] y, const floating[::1] weight,
-                  Py_ssize_t n_columns, const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block,
-                  Py_ssize_t first, Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients,
-                  floating[::1] work):
-    """The chunks numbered first to last, the rows between these bounds: sums of weighted losses, and gradients.
+                  Py_ssize_t n_columns, Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed,
+                  const Py_ssize_t[::1] bounds, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last,
+                  double[::1] losses, floating[:, ::1] gradients, floating[::1] work):
+    """Chunks from first to before last, the rows between these bounds: sums of weighted losses, and gradients.
 
     One column means two classes. Blocks of `block` rows go to logits, to residuals in place, and into the gradient
     while they are in the cache: X is read from memory once. Gradients are packed as the coefficients are.
     """
     cdef Rows rows = dense_rows(X)
-    add_chunks(&rows, tiled, y, weight, n_columns, packed, bounds, block, first, last, losses, gradients, work)
+    add_chunks(&rows, tiled, y, weight, n_columns, fold, width, packed, bounds, block, first, last, losses, gradients,
+               work)
 
 
 def loss_gradient_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
-                      const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns,
-                      const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block, Py_ssize_t first,
-                      Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients, floating[::1] work):
+                      const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns, Py_ssize_t fold,
+                      Py_ssize_t width, const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block,
+                      Py_ssize_t first, Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients,
+                      floating[::1] work):
     """The same for CSR; indices may come in any order and more than once."""
     cdef Rows rows = sparse_rows(values, indices, indptr, d)
-    add_chunks(&rows, False, y, weight, n_columns, packed, bounds, block, first, last, losses, gradients, work)
+    add_chunks(&rows, False, y, weight, n_columns, fold, width, packed, bounds, block, first, last, losses, gradients,
+               work)
 
 
 cdef int add_chunks(const Rows *X, bint tiled, const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns,
-                    const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block, Py_ssize_t first,
-                    Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients,
-                    floating[::1] work) except -1:
-    cdef Py_ssize_t i
-    cdef Layout w = checked_layout(X, n_columns, tiled, sizeof(floating), min(packed.shape[0], gradients.shape[1]))
-    if work.shape[0] < workspace_size(n_columns, block, sizeof(floating)):
+                    Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed, const Py_ssize_t[::1] bounds,
+                    Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, double[::1] losses,
+                    floating[:, ::1] gradients, floating[::1] work) except -1:
+    cdef:
+        Layout w = checked_layout(X, n_columns, tiled, fold, width, sizeof(floating),
+                                  min(packed.shape[0], gradients.shape[1]))
+        floating *space
+        Py_ssize_t i
+    if work.shape[0] < workspace_size(n_columns, block, sizeof(floating), w.size):
         raise ValueError("work is too small")
+    if bounds[last] > X.n or y.shape[0] < X.n or weight.shape[0] < X.n:
+        raise ValueError(f"X has {X.n} rows, y {y.shape[0]}, weight {weight.shape[0]}; chunks end at {bounds[last]}")
     with nogil:
+        space = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
         for i in range(first, last):
             memset(&gradients[i, 0], 0, gradients.shape[1] * sizeof(floating))
-            losses[i] = chunk_loss_gradient(X, &y[0], &weight[0], &packed[0], w, bounds[i], bounds[i + 1], block,
-                                            &gradients[i, 0], <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT))
+            losses[i] = 0
+            if bounds[i] < bounds[i + 1]:
+                losses[i] = chunk_loss_gradient(X, &y[0], &weight[0], &packed[0], w, bounds[i], bounds[i + 1], block,
+                                                &gradients[i, 0], space)
     return 0
 
 
 cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *weight, const floating *packed, Layout w,
-                                Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating *gradient,
+                                Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating *sums,
                                 floating *z) noexcept nogil:
     cdef:
         const cs_kernels *kernels = cs_table(sizeof(floating))
-        Py_ssize_t i = start, rows
+        Py_ssize_t i = start, rows, mark = start
+        floating *gradient = sums if floating is double else z + padded((w.n_columns + 2) * block, ALIGNMENT)
         floating *by_intercept = gradient + padded(X.d, w.fold) * w.width
         const floating *x
         double loss = 0, lost = 0, part, total
+    if floating is float:
+        memset(gradient, 0, w.size * sizeof(float))
     while i < stop:
         rows = min(block, stop - i)
         block_logits(X, i, rows, stop, packed, w, z, True, block)
@@ -173,7 +195,25 @@ cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *wei
         lost += (loss - total) + part if abs(loss) >= abs(part) else (part - total) + loss
         loss = total
         i += rows
+        if floating is float and (i == stop or i - mark >= ROWS_APART and entries(X, mark, i) >= 4 * X.d):
+            add_and_clear(w.size, gradient, sums)
+            mark = i
     return loss + lost
+
+
+cdef inline Py_ssize_t entries(const Rows *X, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    if X.indices == NULL:
+        return (stop - start) * X.d
+    if X.wide:
+        return (<const int64_t*>X.indptr)[stop] - (<const int64_t*>X.indptr)[start]
+    return (<const int32_t*>X.indptr)[stop] - (<const int32_t*>X.indptr)[start]
+
+
+cdef void add_and_clear(Py_ssize_t n, floating *part, floating *sums) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        sums[i] += part[i]
+        part[i] = 0
 
 
 # ---- curvature --------------------------------------------------------------------------------------------------
@@ -228,25 +268,27 @@ cdef Py_ssize_t gram_width(Py_ssize_t size, const double[::1] out) except -1:
 
 # ---- scores and probabilities -----------------------------------------------------------------------------------
 
-def scores(const floating[:, ::1] X, const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block,
-           bint tiled, floating[:, ::1] out):
+def scores(const floating[:, ::1] X, bint tiled, Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed,
+           Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating[:, ::1] out):
     """out[start:stop] = X[start:stop] coef' + intercept, in blocks of rows."""
     cdef Rows rows = dense_rows(X)
-    add_scores(&rows, packed, start, stop, block, tiled, out)
+    add_scores(&rows, tiled, fold, width, packed, start, stop, block, out)
 
 
 def scores_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
-               const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block,
-               floating[:, ::1] out):
+               Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop,
+               Py_ssize_t block, floating[:, ::1] out):
     """The same for a CSR matrix."""
     cdef Rows rows = sparse_rows(values, indices, indptr, d)
-    add_scores(&rows, packed, start, stop, block, False, out)
+    add_scores(&rows, False, fold, width, packed, start, stop, block, out)
 
 
-cdef int add_scores(const Rows *X, const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block,
-                    bint tiled, floating[:, ::1] out) except -1:
+cdef int add_scores(const Rows *X, bint tiled, Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed,
+                    Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating[:, ::1] out) except -1:
     cdef Py_ssize_t i = start, rows
-    cdef Layout w = checked_layout(X, out.shape[1], tiled, sizeof(floating), packed.shape[0])
+    cdef Layout w = checked_layout(X, out.shape[1], tiled, fold, width, sizeof(floating), packed.shape[0])
+    if stop > X.n or out.shape[0] < X.n:
+        raise ValueError(f"X has {X.n} rows, out {out.shape[0]}, and the last row is to be {stop}")
     with nogil:
         while i < stop:
             rows = min(block, stop - i)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._predictor import load
+from ._model import load
 from .estimator import SoftmaxRegression
 
 

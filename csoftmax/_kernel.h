@@ -1,8 +1,8 @@
 /* The compiled arithmetic of csoftmax: C without Python, without allocation, without failure.
  *
  * One table of functions per precision and instruction set; cs_select() chooses the instruction set. Every size, stride
- * and label is checked by the callers. A score that is not finite gives a loss or a probability that is not finite: that
- * is the only signal.
+ * and label is checked by the callers. NaN or infinity in coefficients shows in the loss or the probabilities: that is
+ * the only signal.
  *
  * Two layouts of scores occur:
  *   row-major    z[i * n_classes + k]   what a user sees,
@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Asks for the cache line of an address, which need not be valid; not for the first-level cache. */
+/* Asks for the cache line of an address, which need not be valid. */
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address, 0, 3)
 #else
@@ -57,6 +57,10 @@ typedef struct {
     void (*sparse_gradient)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *values, const void *indices,
                             const void *indptr, int wide, ptrdiff_t first, const void *z, ptrdiff_t ld,
                             void *gradient);
+    /* One row: z = its logits, padded to a multiple of lanes, from coefficients in the layout of a CSR matrix, or, for a
+     * single column, of tiles; then z, which is lost, to probabilities or to their logarithms, two for one column. */
+    void (*row_logits)(ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed, void *z);
+    void (*row_softmax)(ptrdiff_t n_columns, void *z, void *out, int logarithm);
     /* Lower triangle of out += sum over rows of factor * x x'. Rows of out lie width apart, width >= size padded to a
      * multiple of lanes; zeros may be added to up to lanes - 1 values after its last row. */
     void (*tile_gram)(ptrdiff_t n_rows, ptrdiff_t size, const void *x, const void *factor, void *out,

@@ -194,6 +194,7 @@ static TARGET void NAME(class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const
 
 #include "_kernel_tiles.h"
 #include "_kernel_sparse.h"
+#include "_kernel_row.h"
 
 /* ---- the columns of X --------------------------------------------------------------------------------------- */
 
@@ -262,7 +263,8 @@ static TARGET int NAME(all_finite)(ptrdiff_t n, const void *x_)
 static const cs_kernels NAME(table) = {
     NAME(exp), NAME(log), NAME(log1p), NAME(softmax_rows),
     NAME(log_softmax_rows), NAME(residual), NAME(class_sums), NAME(tile_fold), NAME(tile_logits), NAME(tile_gradient),
-    NAME(sparse_logits), NAME(sparse_gradient), NAME(tile_gram), NAME(column_range), NAME(column_spread), NAME(row_lengths), NAME(all_finite), LANES,
+    NAME(sparse_logits), NAME(sparse_gradient), NAME(row_logits), NAME(row_softmax), NAME(tile_gram),
+    NAME(column_range), NAME(column_spread), NAME(row_lengths), NAME(all_finite), LANES,
 };
 
 #undef REAL

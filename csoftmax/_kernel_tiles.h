@@ -324,15 +324,15 @@ static TARGET void NAME(tile_gram)(ptrdiff_t n_rows, ptrdiff_t size, const void 
 {
     const REAL *x = x_, *factor = factor_;
     REAL *out = out_;
-    REAL tile[TILE_ROWS * TILE_VECTORS * LANES];
+    REAL tile[TILE_ROWS * TILE_STRIDE];
     for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
         rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
-        for (ptrdiff_t first = 0; first < size; first += TILE_VECTORS * LANES) {
+        for (ptrdiff_t first = 0; first < size; first += TILE_STRIDE) {
             const ptrdiff_t left = (size - first + LANES - 1) / LANES;
             const ptrdiff_t vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
             const ptrdiff_t columns = size - first < vectors * LANES ? size - first : vectors * LANES;
             for (ptrdiff_t r = 0; r < rows; r++) {
-                REAL *row = tile + r * TILE_VECTORS * LANES;
+                REAL *row = tile + r * TILE_STRIDE;
                 for (ptrdiff_t k = 0; k < columns; k++)
                     row[k] = factor[i + r] * x[(i + r) * size + first + k];
                 for (ptrdiff_t k = columns; k < vectors * LANES; k++)

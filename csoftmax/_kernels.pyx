@@ -30,7 +30,7 @@ def vector_bytes():
 
 cdef Layout layout_of(Py_ssize_t d, Py_ssize_t n_columns, bint tiled, bint sparse, Py_ssize_t itemsize) noexcept nogil:
     cdef const cs_kernels *kernels = cs_table(itemsize)
-    cdef Layout w = Layout(n_columns, d, n_columns, 0, tiled)
+    cdef Layout w = Layout(n_columns, max(d, 1), n_columns, 0, tiled)
     if tiled:
         w.fold = kernels.tile_fold(n_columns)
     elif sparse:
@@ -57,8 +57,8 @@ def pack(const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t 
          floating[::1] packed):
     """Coefficients (K, d) and intercepts (K,) into a layout."""
     cdef Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], start = 0, stop, j, k, f, at
-    if packed.shape[0] < (padded(d, fold) + 1) * width or width < n_columns:
-        raise ValueError("packed is too small")
+    if packed.shape[0] < (padded(d, fold) + 1) * width or width < n_columns or intercept.shape[0] != n_columns:
+        raise ValueError("packed is too small, or there is not one intercept for each row of coefficients")
     with nogil:
         while start < d:
             stop = min(start + max(fold, FEATURES_AT_ONCE // fold * fold), d)
@@ -85,8 +85,8 @@ def unpack(const floating[:, ::1] packed, Py_ssize_t fold, Py_ssize_t width, dou
            double[::1] intercept):
     """The sum of several layouts into coefficients (K, d) and intercepts (K,)."""
     cdef Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], start = 0, stop, j, k, f, at, i
-    if packed.shape[1] < (padded(d, fold) + 1) * width or width < n_columns:
-        raise ValueError("packed is too small")
+    if packed.shape[1] < (padded(d, fold) + 1) * width or width < n_columns or intercept.shape[0] != n_columns:
+        raise ValueError("packed is too small, or there is not one intercept for each row of coefficients")
     with nogil:
         while start < d:
             stop = min(start + max(fold, FEATURES_AT_ONCE // fold * fold), d)

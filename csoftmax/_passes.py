@@ -1,8 +1,8 @@
 """Passes over all rows of X: how they are cut into blocks and chunks, and spread over threads.
 
 A *block* of rows stays in the cache between its products; a *chunk* is what one thread does at a time and what one
-partial sum covers. Both depend on the shape alone, and partial sums are added in the order of the chunks, so the
-result does not depend on the number of threads.
+partial sum covers. Neither depends on the number of threads, and partial sums are added in the order of the chunks, so
+the result does not either.
 """
 
 import math
@@ -19,14 +19,14 @@ from ._typing import Array, Codes, DType, Float64, Rows
 # Register tiles win over BLAS by 1.6 to 2.7 times with AVX-512, by up to 1.4 with AVX2 (from 100 columns on they are
 # even, beyond AVX2_TILE_BYTES of coefficients behind), with plainer vectors up to PLAIN_TILE_COLUMNS.
 AVX2_TILE_BYTES = 2**22
-TILE_CHUNK = 256  # rows of a chunk at least: each has a gradient to be added up
+TILE_CHUNK = 64  # rows of a chunk at least: each has a gradient to be added up
 # The gradient of a block finds its rows in the cache; blocks are longer where all coefficients are read for each.
 TILE_BLOCK_BYTES, PACKED_BYTES_PER_ROW = 2**17, 2**16
 PLAIN_TILE_COLUMNS = 32
 # OpenBLAS keeps a product of this many multiplications on the calling thread, which leaves the others to us.
 SMALL_GEMM = 500_000
-# A chunk is at least this many multiplications, 0.02 to 0.08 ms. A second thread breaks even at the work of 4 chunks,
-# and saves 30 % at that of 8; at that of 16 if it has to be woken.
+# A chunk is at least this many multiplications, 0.02 to 0.08 ms. In passes one after the other a second thread breaks
+# even at the work of 4 chunks, and saves 30 % at that of 8; where it has to be woken, at 16.
 CHUNK_WORK, THREADED_WORK = 2**20, 8
 MAX_CHUNKS = 32
 # The most that all chunks' gradients may take, unless there are two, and the scores of one block.
@@ -50,15 +50,17 @@ class Plan(NamedTuple):
     @classmethod
     def of(cls, X: Rows, n_columns: int, tiled: bool | None = None) -> "Plan":
         """The plan for a matrix; `tiled` forces the kernel of a dense one."""
-        entries = X.size if isinstance(X, np.ndarray) else X.nnz
         sparse = not isinstance(X, np.ndarray)
+        if sparse and getattr(X, "format", "") != "csr":
+            raise TypeError(f"X is a {type(X).__name__}: expected an array or a CSR matrix")
+        entries = X.size if isinstance(X, np.ndarray) else X.nnz
         (n, d), itemsize = X.shape, X.dtype.itemsize
         n = max(n, 1)
         if sparse:
             tiled = False
         elif tiled is None:
-            vector, wide = _kernels.vector_bytes(), n_columns > PLAIN_TILE_COLUMNS
-            tiled = not wide or vector > 32 or (vector == 32 and d * n_columns * itemsize <= AVX2_TILE_BYTES)
+            vector, many = _kernels.vector_bytes(), n_columns > PLAIN_TILE_COLUMNS
+            tiled = not many or vector > 32 or (vector == 32 and d * n_columns * itemsize <= AVX2_TILE_BYTES)
             tiled = tiled and (n_columns > 1 or d * itemsize >= vector)  # else no vector is filled
         fold, width, size = _kernels.layout(d, n_columns, tiled, sparse, itemsize)
         fat = not tiled and not sparse and 16 * d * n_columns > SMALL_GEMM
@@ -116,7 +118,7 @@ class LossPass:
         self.y, self.weight = y, weight
         self.plan = plan = Plan.of(X, n_columns, tiled)
         workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
-        size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize)
+        size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize, plan.size)
         self._work = [np.empty(size, X.dtype) for _ in range(workers)]
         self._packed = plan.packed(1, X.dtype)[0]
         self._gradients = plan.packed(plan.n_chunks, X.dtype)
@@ -152,6 +154,8 @@ class LossPass:
                 self.y,
                 self.weight,
                 len(coef),
+                plan.fold,
+                plan.width,
                 self._packed,
                 self._bounds,
                 plan.block,
@@ -167,22 +171,31 @@ class LossPass:
         return math.fsum(self._losses), self._coef_gradient, self._intercept_gradient
 
 
-def scores(X: Rows, coef: Array, intercept: Array, n_threads: int, then: str = "", tiled: bool | None = None) -> Array:
-    """X coef' + intercept, (n, K); then, if asked for, the "softmax" or "log_softmax" of each row."""
+def scores(
+    X: Rows,
+    coef: Array,
+    intercept: Array,
+    n_threads: int,
+    then: str = "",
+    tiled: bool | None = None,
+    out: Array | None = None,
+) -> Array:
+    """X coef' + intercept, (n, K), in `out`; then, if asked for, the "softmax" or "log_softmax" of each row."""
     n, n_columns = X.shape[0], len(coef)
     plan = Plan.of(X, n_columns, tiled)
     packed = plan.packed(1, X.dtype)[0]
     _kernels.pack(coef, intercept, plan.fold, plan.width, packed)
     workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
-    out = np.empty((n, n_columns), X.dtype)
+    out = np.empty((n, n_columns), X.dtype) if out is None else out
     together = plan.n_chunks if workers == 1 else 1
+    where = (plan.fold, plan.width, packed)
 
     def chunks(item: int, worker: int) -> None:
         start, stop = item * together * plan.chunk, min((item + 1) * together * plan.chunk, n)
         if isinstance(X, np.ndarray):
-            _core.scores(X, packed, start, stop, plan.block, plan.tiled, out)
+            _core.scores(X, plan.tiled, *where, start, stop, plan.block, out)
         else:
-            _core.scores_csr(X.data, X.indices, X.indptr, X.shape[1], packed, start, stop, plan.block, out)
+            _core.scores_csr(X.data, X.indices, X.indptr, X.shape[1], *where, start, stop, plan.block, out)
         if then:
             _kernels.softmax_rows(out, start, stop, max(1, SOFTMAX_BLOCK // n_columns), then == "log_softmax")
 

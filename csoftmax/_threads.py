@@ -3,10 +3,13 @@
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-_pool: ThreadPoolExecutor | None = None
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+_pool: "ThreadPoolExecutor | None" = None
 _pool_lock = threading.Lock()
 
 
@@ -49,6 +52,8 @@ def run(task: Callable[[int, int], None], n_items: int, n_threads: int) -> None:
         finally:
             take(drain=True)
 
+    from concurrent.futures import wait  # not needed by what serves one row, which is to start quickly
+
     futures: list[Future[None]] = []
     with suppress(RuntimeError):  # a pool takes no work once the interpreter shuts down: the caller does it all
         futures.extend(_get_pool().submit(work, worker) for worker in range(1, n_threads))
@@ -62,7 +67,9 @@ def run(task: Callable[[int, int], None], n_items: int, n_threads: int) -> None:
         future.result()
 
 
-def _get_pool() -> ThreadPoolExecutor:
+def _get_pool() -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor
+
     global _pool
     with _pool_lock:
         if _pool is None:

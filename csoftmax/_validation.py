@@ -5,6 +5,7 @@ every weight of the matrix's dtype. Other real dtypes become float64, but for th
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -38,7 +39,8 @@ def as_array(value: Any, name: str) -> Array:
         raise TypeError(
             f"{name} is a SciPy sparse {type(value).__name__}: only dense data is taken so far; pass {name}.toarray()"
         )
-    if isinstance(value, np.ma.MaskedArray):
+    masked = sys.modules.get("numpy.ma")  # which NumPy itself imports only when it is used
+    if masked is not None and isinstance(value, masked.MaskedArray):
         raise TypeError(
             f"{name} is a masked array: csoftmax has no notion of missing values; "
             f"fill them with {name}.filled(...) or drop their rows"

@@ -329,22 +329,22 @@ class SoftmaxRegression:
     def decision_function(self, X: npt.ArrayLike) -> Array:
         """Scores before the softmax, (n, K), or (n,) for two classes: the score of the second."""
         model, rows = self._model_and_rows(X)
-        return model._decide(rows)
+        return model.decision_function(rows)
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Probability of each class, (n, K), columns in the order of `classes_`."""
         model, rows = self._model_and_rows(X)
-        return model._probabilities(rows, logarithm=False)
+        return model.predict_proba(rows)
 
     def predict_log_proba(self, X: npt.ArrayLike) -> Array:
         """Logarithm of the probability of each class, (n, K)."""
         model, rows = self._model_and_rows(X)
-        return model._probabilities(rows, logarithm=True)
+        return model.predict_log_proba(rows)
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """The most probable class of each row, (n,)."""
         model, rows = self._model_and_rows(X)
-        return model._classify(rows)
+        return np.asarray(model.predict(rows))
 
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
         """Share of rows whose label is predicted, weighted by sample_weight."""

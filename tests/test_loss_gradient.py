@@ -13,7 +13,7 @@ import csoftmax
 from csoftmax import _core, _kernels
 from csoftmax._passes import LossPass, scores
 
-# Blocks of rows are powers of two from 8 to 512, by the shape: these sizes, one less, one more.
+# Blocks of rows have 16 to 256 rows, or up to 512, by the shape: such sizes, one less, one more.
 ROWS = [1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 255, 256, 257, 511, 512, 513]
 CLASSES = [2, 3, 10, 1000]
 FEATURES = [1, 7, 784]
@@ -63,7 +63,7 @@ def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
     n_chunks = len(bounds) - 1
     weight, coef, intercept = (np.ascontiguousarray(a, dtype=dtype) for a in (weight, coef, intercept))
     fold, width, size = _kernels.layout(d, n_columns, tiled, sparse, dtype.itemsize)
-    work = _core.workspace_size(n_columns, block, dtype.itemsize)
+    work = _core.workspace_size(n_columns, block, dtype.itemsize, size)
     sizes = [(work, dtype), (size, dtype), (n_chunks * size, dtype), (n_chunks, np.float64), (coef.size, np.float64)]
     guarded = [np.full(values + 64, np.nan, kind) for values, kind in sizes]
     for g in guarded:
@@ -71,7 +71,7 @@ def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
     work, packed, gradients, losses, dcoef = (g[32:-32] for g in guarded)
     gradients, dcoef, dintercept = gradients.reshape(n_chunks, -1), dcoef.reshape(coef.shape), np.empty(n_columns)
     _kernels.pack(coef, intercept, fold, width, packed)
-    rows = (np.asarray(y, np.int32), weight, n_columns, packed, bounds, block)
+    rows = (np.asarray(y, np.int32), weight, n_columns, fold, width, packed, bounds, block)
     if sparse:
         _core.loss_gradient_csr(X.data, X.indices, X.indptr, d, *rows, 0, n_chunks, losses, gradients, work)
     else:
@@ -246,11 +246,12 @@ def test_the_core_refuses_what_does_not_fit_together():
     X, y, weight, coef, intercept = problem(20, 5, 3)
     y, bounds, losses = y.astype(np.int32), np.array([0, 20]), np.empty(1)
     fold, width, size = _kernels.layout(5, 3, True, False, 8)
-    work, packed, gradients = np.empty(_core.workspace_size(3, 8, 8)), np.zeros(size), np.empty((1, size))
-    case = (X, True, y, weight, 3, packed, bounds, 8, 0, 1, losses, gradients, work)
+    work, packed, gradients = np.empty(_core.workspace_size(3, 8, 8, size)), np.zeros(size), np.empty((1, size))
+    case = (X, True, y, weight, 3, fold, width, packed, bounds, 8, 0, 1, losses, gradients, work)
     _core.loss_gradient(*case)
-    for position, short in ((5, packed[:-64]), (11, gradients[:, :-64].copy()), (12, work[:-1])):
-        with pytest.raises(ValueError, match=r"too (few|small)"):
+    replacements = {2: y[:-1], 3: weight[:-1], 5: fold + 1, 6: width + 1, 7: packed[:-64], 8: bounds + 1}
+    for position, short in (*replacements.items(), (13, gradients[:, :-64].copy()), (14, work[:-1])):
+        with pytest.raises(ValueError, match=r"layout|too small|rows"):
             _core.loss_gradient(*case[:position], short, *case[position + 1 :])
     with pytest.raises(ValueError, match="too small"):
         _kernels.pack(coef, intercept, fold, width, packed[: 5 * width])
@@ -258,7 +259,23 @@ def test_the_core_refuses_what_does_not_fit_together():
         _kernels.unpack(gradients[:, : 5 * width].copy(), fold, width, coef, intercept)
     S = scipy.sparse.csr_array(X)
     with pytest.raises(ValueError, match="indptr"):
-        _core.scores_csr(S.data[:-1], S.indices, S.indptr, 5, packed, 0, 20, 8, np.empty((20, 3)))
+        _core.scores_csr(S.data[:-1], S.indices, S.indptr, 5, 1, width, packed, 0, 20, 8, np.empty((20, 3)))
+    with pytest.raises(TypeError, match="csc"):
+        scores(scipy.sparse.csc_array(X), coef, intercept, 1)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_float32_sums_of_many_equal_values_keep_their_digits(sparse):
+    # A column of ones: its gradient is a sum of 300000 values of the same sign.
+    n = 300_000
+    X = np.ones((n, 2), np.float32)
+    y = np.random.default_rng(0).integers(0, 3, n).astype(np.int32)
+    weight, coef, intercept = np.full(n, 1 / n, np.float32), np.zeros((3, 2), np.float32), np.zeros(3, np.float32)
+    y[:] = 2
+    rows = scipy.sparse.csr_array(X) if sparse else X
+    _, dcoef, dintercept = LossPass(rows, y, weight, 3, 1)(coef, intercept)
+    for gradient in (*dcoef.T, dintercept):
+        np.testing.assert_allclose(gradient, [1 / 3, 1 / 3, -2 / 3], rtol=2e-5)
 
 
 # ---- the public function against the twin -----------------------------------------------------------------------

@@ -1,0 +1,235 @@
+"""What a Predictor does seldom: its arguments, input that is not an array of its dtype, and the file it is kept in."""
+
+import os
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _kernels
+from ._errors import ModelFileError
+from ._typing import Array, DType
+from ._validation import as_array, as_floats, as_matrix, check_finite, integer, threads
+
+if TYPE_CHECKING:
+    from ._predictor import Predictor
+
+__all__ = [
+    "by_blas",
+    "check_finite",
+    "check_out",
+    "checked",
+    "load",
+    "rank",
+    "rebuild",
+    "rows",
+    "save",
+    "threads",
+    "tiled",
+]
+
+FORMAT_VERSION = 1
+_MEMBERS = ("format_version", "library_version", "coef", "intercept", "classes")
+
+
+# ---- arguments ----------------------------------------------------------------------------------------------------
+
+
+def checked(
+    coef: npt.ArrayLike,
+    intercept: npt.ArrayLike,
+    classes: npt.ArrayLike | None,
+    feature_names: Sequence[str] | None,
+    dtype: npt.DTypeLike | None,
+) -> tuple[Array, Array, Array, tuple[str, ...] | None]:
+    """Copies of the constructor's arguments, read-only, or an error that says what does not fit."""
+    weights = as_matrix(coef, "coef")
+    if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
+        raise ValueError(f"dtype={np.dtype(dtype)}: expected float32 or float64")
+    kind = weights.dtype if dtype is None else np.dtype(dtype)
+    offsets = as_floats(as_array(intercept, "intercept"), "intercept")
+    n_columns, n_features = weights.shape
+    if offsets.shape != (n_columns,):
+        raise ValueError(f"intercept has shape {offsets.shape} and coef {weights.shape}: expected ({n_columns},)")
+    n_classes = max(2, n_columns)
+    labels = np.arange(n_classes) if classes is None else as_array(classes, "classes")
+    if labels.dtype.kind == "O" and len({type(label) for label in labels.flat}) > 1:
+        raise TypeError(f"classes mixes labels of several types, {labels.tolist()[:5]}: make them one type")
+    if labels.shape != (n_classes,) or len(set(labels.tolist())) != n_classes:
+        raise ValueError(
+            f"classes has shape {labels.shape} with {len(set(labels.ravel().tolist()))} different labels: "
+            f"coef of shape {weights.shape} needs {n_classes}, all different"
+        )
+    with np.errstate(over="ignore"):
+        weights, offsets, labels = weights.astype(kind), offsets.astype(kind), labels.copy()
+    check_finite(weights, f"coef in {kind}")
+    check_finite(offsets, f"intercept in {kind}")
+    if isinstance(feature_names, str):
+        raise TypeError(f"feature_names={feature_names!r} is one string: expected {n_features}, one per column")
+    names = None if feature_names is None else tuple(feature_names)
+    if names is not None and (len(names) != n_features or not all(isinstance(name, str) for name in names)):
+        raise ValueError(f"feature_names has {len(names)} entries: expected {n_features} strings, one per column")
+    for array in (weights, offsets, labels):
+        array.setflags(write=False)
+    return weights, offsets, labels, names
+
+
+def rebuild(
+    coef: Array, intercept: Array, classes: Array, feature_names: tuple[str, ...] | None, finite: bool
+) -> "Predictor":
+    """The inverse of pickling."""
+    from ._predictor import Predictor
+
+    return Predictor(coef, intercept, classes, feature_names=feature_names, check_finite=finite)
+
+
+def rows(x: Any, n_features: int, dtype: DType) -> tuple[Array, bool]:
+    """x as a C-contiguous matrix of the model's dtype, and whether it was one row; NaN is not looked for."""
+    if hasattr(x, "toarray") and x.shape == (1, n_features):
+        x = x.toarray()
+    array = as_array(x, "x")
+    single = array.ndim == 1
+    matrix = as_matrix(array.reshape(1, -1) if single else array, "x", minimum_rows=0)
+    if matrix.shape[1] != n_features:
+        raise ValueError(
+            f"x has shape {array.shape}: the model has {n_features} features, expected "
+            f"({n_features},) or (n, {n_features})"
+        )
+    if matrix.dtype == dtype:
+        return matrix, single
+    with np.errstate(over="ignore"):
+        converted = matrix.astype(dtype)
+    if not _kernels.all_finite(converted):
+        check_finite(matrix, "x")
+        check_finite(converted, f"x in {dtype}")
+    return converted, single
+
+
+def rank(k: Any, n_classes: int) -> int:
+    """How many classes `top_k` is to name."""
+    if integer(k, "k", 1) > n_classes:
+        raise ValueError(f"k={k}: the model has {n_classes} classes, expected a number from 1 to that")
+    return int(k)
+
+
+def check_out(out: Any, x: Any, shape: tuple[int, ...], dtype: DType) -> None:
+    """Say what is wrong with `out`, if anything is."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is a {type(out).__name__}: expected a NumPy array of shape {shape} and dtype {dtype}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(
+            f"out has shape {out.shape} and dtype {out.dtype}: expected shape {shape} and dtype {dtype}, "
+            f"in the byte order of this machine"
+        )
+    if not out.flags.c_contiguous or not out.flags.aligned or not out.flags.writeable:
+        raise ValueError("out is not a C-contiguous, aligned array that may be written: pass one, as numpy.empty makes")
+    if isinstance(x, np.ndarray) and np.may_share_memory(out, x):
+        raise ValueError("out overlaps x, which is read while out is written: pass another array")
+
+
+def tiled(n_columns: int, n_bytes: int) -> bool:
+    """Whether register tiles are the fastest way for a batch; if not, it is BLAS. As for a training pass."""
+    vector = _kernels.vector_bytes()
+    return n_columns <= 32 or vector > 32 or (vector == 32 and n_bytes <= 2**22)
+
+
+def by_blas(model: "Predictor", X: Array, out: Array, n_threads: int | None, then: str) -> None:
+    """Fill out by BLAS: the training code does, and with it SciPy is loaded, only now."""
+    from ._passes import scores
+
+    check_finite(X, "x")
+    scores(X, model.coef, model.intercept, threads(n_threads), then, out=out)
+
+
+# ---- the file ------------------------------------------------------------------------------------------------------
+
+
+def save(model: "Predictor", path: str | os.PathLike[str]) -> None:
+    """See `Predictor.save`."""
+    import secrets  # these two are not needed to load a model, which is to be quick
+    from importlib.metadata import version
+
+    target = Path(path)
+    members: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "library_version": version("csoftmax"),
+        "coef": model.coef,
+        "intercept": model.intercept,
+        "classes": model.classes,
+    }
+    if model.feature_names is not None:
+        members["feature_names"] = np.array(model.feature_names)
+    if model.classes.dtype == object:
+        members["classes"] = np.array(model.classes.tolist())
+        if members["classes"].dtype.kind not in "biufUS" or members["classes"].tolist() != model.classes.tolist():
+            raise TypeError(
+                "classes holds Python objects, which a model file does not store: use labels of one "
+                "type, int, str, bool or float"
+            )
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            np.savez(file, **members)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> "Predictor":
+    """Read a model that `save` wrote.
+
+    Nothing in the file is executed.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is not a csoftmax model, is damaged, or was written by a later version of the format.
+    OSError
+        If the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return _read(file, path)
+
+
+def _read(file: BinaryIO, path: str | os.PathLike[str]) -> "Predictor":
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            if missing := set(_MEMBERS) - names:
+                raise ModelFileError(f"{path} is not a csoftmax model: it lacks {', '.join(sorted(missing))}")
+            arrays = {name: _read_member(archive, name) for name in {*_MEMBERS, "feature_names"} & names}
+        if arrays["format_version"].shape != () or int(arrays["format_version"]) != FORMAT_VERSION:
+            raise ModelFileError(
+                f"{path} has format {arrays['format_version']} and this csoftmax reads "
+                f"{FORMAT_VERSION}: install a later version"
+            )
+        for name in ("coef", "intercept"):
+            if arrays[name].dtype not in (np.float32, np.float64) or arrays[name].dtype != arrays["coef"].dtype:
+                raise ModelFileError(f"{path} has {name} of dtype {arrays[name].dtype}: expected float32 or float64")
+        feature_names = arrays["feature_names"].tolist() if "feature_names" in arrays else None
+        from ._predictor import Predictor
+
+        return Predictor(arrays["coef"], arrays["intercept"], arrays["classes"], feature_names=feature_names)
+    except ModelFileError:
+        raise
+    except Exception as error:  # what zipfile and NumPy raise for damaged input is a long list
+        raise ModelFileError(f"{path} is not a csoftmax model, or is damaged: {error}") from error
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> Array:
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ModelFileError(f"{archive.filename or 'the file'} has {name} compressed: model files are not")
+    with archive.open(entry) as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1):
+            raise ModelFileError(f"{archive} has bytes after the end of {name}")
+    return np.asarray(array)

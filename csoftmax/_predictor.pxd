@@ -1,0 +1,35 @@
+"""For compiled callers: `from csoftmax._predictor cimport Predictor`; see README.md, "From Cython"."""
+from ._kernels cimport cs_kernels
+
+
+cdef class Predictor:
+    cdef readonly Py_ssize_t n_features
+    cdef readonly Py_ssize_t n_classes
+    cdef Py_ssize_t n_columns
+    cdef Py_ssize_t itemsize
+    cdef int typenum
+    cdef bint check_finite
+    cdef bint tiled
+    cdef const cs_kernels *kernels
+    cdef const void *by_row
+    cdef const void *by_tile
+    cdef object _memory
+    cdef object _coef
+    cdef object _intercept
+    cdef object _classes
+    cdef object _labels
+    cdef object _feature_names
+
+    # x holds n rows of n_features values, contiguous, out n rows of n_classes; both of the model's dtype. 1, or 0 if a
+    # row gives scores that are not finite, or -1 if there is no memory for the work.
+    cdef int probabilities(self, const void *x, Py_ssize_t n, void *out) noexcept nogil
+    # The most probable class of each row, by its number.
+    cdef int codes(self, const void *x, Py_ssize_t n, Py_ssize_t *out) noexcept nogil
+
+    cdef void _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t left) noexcept nogil
+    cdef int _fill(self, const void *x, Py_ssize_t n, void *out, int kind) noexcept nogil
+    cdef int _fill_row(self, const void *x, void *out, int kind) noexcept nogil
+    cdef bint _is_row(self, object x) noexcept
+    cdef object _answer(self, x, out, n_threads, int kind)
+    cdef int _fill_row_alone(self, x, out, int kind)
+    cdef object _refuse(self, X, int good)

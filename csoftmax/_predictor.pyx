@@ -1,0 +1,418 @@
+# cython: language_level=3
+"""A trained model for prediction alone: one row in a fraction of a microsecond, or a batch.
+
+Imports neither SciPy nor the training code. One row is checked through NumPy's C interface and goes straight to a
+kernel; whatever is not an array of the model's dtype takes the way through _model, which converts it.
+"""
+cimport numpy as cnp
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy
+
+from ._kernels cimport Layout, cs_table, layout_of, padded
+
+import numpy as np
+
+from . import _kernels, _model
+from ._threads import run
+
+cnp.import_array()
+
+ctypedef fused floating:
+    double
+    float
+
+cdef enum:
+    SCORES
+    PROBABILITIES
+    LOGARITHMS
+
+cdef enum:
+    STACK = 256  # values of a row's scores that need no allocation
+    BLOCK = 64  # rows whose scores stay in the cache
+    ALONE = 20_000  # multiplications from which on other Python threads may run meanwhile
+    CHUNK = 1 << 20  # multiplications of a chunk, and how many chunks are worth a second thread
+    THREADED = 8
+
+
+cdef class Predictor:
+    """Class probabilities of a linear softmax model.
+
+    A Predictor is immutable: any number of threads may call any of its methods at once, and so may a forked child.
+
+    Parameters
+    ----------
+    coef : array_like of shape (K, d), or (1, d) for two classes
+        Weights; with one row the score of the second class is coef x + intercept and that of the first is 0.
+    intercept : array_like of shape (K,) or (1,)
+    classes : array_like of shape (K,), optional
+        The labels that `predict` returns, int, str, bool or float; 0, 1, ... by default.
+    feature_names : sequence of str of length d, optional
+    dtype : {numpy.float32, numpy.float64}, optional
+        In what to compute; by default that of `coef` if it is one of these, else float64.
+    check_finite : bool, default True
+        Whether NaN and infinity in x are refused. Without, they give probabilities without meaning.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not agree or a value is not finite.
+    """
+
+    def __cinit__(self, coef, intercept, classes=None, *, feature_names=None, dtype=None, bint check_finite=True):
+        weights, offsets, labels, names = _model.checked(coef, intercept, classes, feature_names, dtype)
+        self._coef, self._intercept, self._classes, self._feature_names = weights, offsets, labels, names
+        self._labels = labels.tolist()
+        self.n_columns, self.n_features = weights.shape
+        self.n_classes = len(labels)
+        self.itemsize = weights.itemsize
+        self.typenum = cnp.NPY_FLOAT64 if self.itemsize == 8 else cnp.NPY_FLOAT32
+        self.check_finite = check_finite
+        # Instruction set and layout belong together: a later choice of another does not concern this model.
+        self.kernels = cs_table(self.itemsize)
+        self.tiled = _model.tiled(self.n_columns, weights.nbytes)
+        cdef:
+            Layout tile = layout_of(self.n_features, self.n_columns, True, False, self.itemsize)
+            Layout row = layout_of(self.n_features, self.n_columns, False, True, self.itemsize)
+            bint same = tile.fold == row.fold or self.n_columns == 1
+        memory = np.empty(tile.size + (0 if same else row.size) + 64, weights.dtype)
+        cdef Py_ssize_t first = (64 - <uintptr_t>cnp.PyArray_DATA(memory) % 64) // self.itemsize
+        _kernels.pack(weights, offsets, tile.fold, tile.width, memory[first : first + tile.size])
+        if not same:
+            _kernels.pack(weights, offsets, row.fold, row.width, memory[first + tile.size :])
+        self._memory = memory
+        self.by_tile = <const char*>cnp.PyArray_DATA(memory) + first * self.itemsize
+        self.by_row = <const char*>self.by_tile + (0 if same else tile.size * self.itemsize)
+
+    def __reduce__(self):
+        return _model.rebuild, (self._coef, self._intercept, self._classes, self._feature_names, self.check_finite)
+
+    def __repr__(self):
+        return f"Predictor(n_features={self.n_features}, n_classes={self.n_classes}, dtype={self.dtype})"
+
+    @property
+    def coef(self):
+        """Weights, (K, d), or (1, d) for two classes; read-only."""
+        return self._coef.view()
+
+    @property
+    def intercept(self):
+        """Intercepts, (K,), or (1,) for two classes; read-only."""
+        return self._intercept.view()
+
+    @property
+    def classes(self):
+        """Labels, (K,); read-only."""
+        return self._classes.view()
+
+    @property
+    def feature_names(self):
+        """Names of the columns, if they are known."""
+        return self._feature_names
+
+    @property
+    def dtype(self):
+        """float32 or float64, in which predictions are computed."""
+        return self._coef.dtype
+
+    # ---- predictions ----------------------------------------------------------------------------------------------
+
+    def predict_proba(self, x, out=None, *, n_threads=None):
+        """Probability of each class.
+
+        Parameters
+        ----------
+        x : array_like of shape (d,) or (n, d)
+            One row, or a batch; finite. An array of the model's dtype, C-contiguous, is the fastest.
+        out : ndarray of shape (K,) or (n, K), optional
+            Where to write them: C-contiguous, of the model's dtype, apart from x. One row then allocates nothing.
+        n_threads : int, optional
+            For a batch; as many as the process may use by default, one if the batch is small.
+
+        Returns
+        -------
+        ndarray of shape (K,) or (n, K), of the model's dtype; `out` if that is given
+
+        Raises
+        ------
+        ValueError, TypeError
+            If x has another number of features, or NaN or infinity; if `out` does not fit.
+        """
+        return self._answer(x, out, n_threads, PROBABILITIES)
+
+    def predict_log_proba(self, x, out=None, *, n_threads=None):
+        """Logarithm of the probability of each class; parameters, shapes and errors as for `predict_proba`."""
+        return self._answer(x, out, n_threads, LOGARITHMS)
+
+    def decision_function(self, x, *, n_threads=None):
+        """Scores before the softmax.
+
+        Parameters
+        ----------
+        x : array_like of shape (d,) or (n, d)
+        n_threads : int, optional
+
+        Returns
+        -------
+        ndarray of shape (K,) or (n, K); for two classes a number or (n,), the score of the second class
+        """
+        scores = self._answer(x, None, n_threads, SCORES)
+        if self.n_classes > 2:
+            return scores
+        return scores[..., 0] if self.n_columns == 1 else scores[..., 1] - scores[..., 0]
+
+    def predict(self, x, *, n_threads=None):
+        """The most probable class of one row, as a Python object, or the array of them for a batch.
+
+        The first one on a tie.
+        """
+        cdef Py_ssize_t code
+        if self._is_row(x):
+            good = self.codes(cnp.PyArray_DATA(x), 1, &code)
+            if good != 1:
+                self._refuse(x, good)
+            return self._labels[code]
+        X, single = self._rows(x)
+        codes = np.empty(len(X), np.intp)
+        self._run(X, codes, n_threads, -1)
+        return self._labels[codes[0]] if single else self._classes[codes]
+
+    def top_k(self, x, k, *, n_threads=None):
+        """The k most probable classes, the most probable first, and on a tie in their order.
+
+        Parameters
+        ----------
+        x : array_like of shape (d,) or (n, d)
+        k : int
+            From 1 to K.
+        n_threads : int, optional
+
+        Returns
+        -------
+        labels : ndarray of shape (k,) or (n, k)
+        probabilities : ndarray of shape (k,) or (n, k)
+        """
+        k = _model.rank(k, self.n_classes)
+        X, single = self._rows(x)
+        labels, chances = np.empty((len(X), k), self._classes.dtype), np.empty((len(X), k), self.dtype)
+        # A block at a time: the matrix of all probabilities never exists.
+        step = max(1, 2**16 // self.n_classes)
+        block = np.empty((min(step, len(X)), self.n_classes), self.dtype)
+        for start in range(0, len(X), step):
+            rows = X[start : start + step]
+            part = block[: len(rows)]
+            self._run(rows, part, n_threads, PROBABILITIES)
+            order = np.argsort(-part, axis=1, kind="stable")[:, :k]
+            labels[start : start + step] = self._classes[order]
+            chances[start : start + step] = np.take_along_axis(part, order, axis=1)
+        return (labels[0], chances[0]) if single else (labels, chances)
+
+    def save(self, path):
+        """Write the model to a file that `csoftmax.load` reads.
+
+        The file is NumPy's .npz without pickles. It is written beside `path`, flushed to disk and renamed, so that a
+        crash leaves the old file or the new one.
+
+        Raises
+        ------
+        TypeError
+            If the labels are Python objects other than strings.
+        OSError
+            If the file cannot be written.
+        """
+        _model.save(self, path)
+
+    # ---- for compiled callers -------------------------------------------------------------------------------------
+
+    cdef int probabilities(self, const void *x, Py_ssize_t n, void *out) noexcept nogil:
+        return self._fill_row(x, out, PROBABILITIES) if n == 1 else self._fill(x, n, out, PROBABILITIES)
+
+    cdef int codes(self, const void *x, Py_ssize_t n, Py_ssize_t *out) noexcept nogil:
+        cdef:
+            Py_ssize_t width = padded(self.n_columns, self.kernels.lanes), rows, i, done = 0
+            double buffer[STACK]
+            char *z = <char*>buffer
+            int good = 1
+        if n > 1:
+            width = self.n_columns * BLOCK
+        if width > STACK:
+            z = <char*>PyMem_RawMalloc(width * self.itemsize)
+            if z == NULL:
+                return -1
+        while done < n:
+            rows = min(<Py_ssize_t>BLOCK, n - done)
+            if n == 1:
+                self.kernels.row_logits(self.n_features, self.n_columns, x, self.by_row, z)
+            else:
+                self._logits(<const char*>x + done * self.n_features * self.itemsize, rows, z, n - done)
+            for i in range(rows):
+                if self.itemsize == 8:
+                    out[done + i] = first_largest(<const double*>z + i * self.n_columns, self.n_columns, &good)
+                else:
+                    out[done + i] = first_largest(<const float*>z + i * self.n_columns, self.n_columns, &good)
+            done += rows
+        if z != <char*>buffer:
+            PyMem_RawFree(z)
+        return good
+
+    # ---- the work -------------------------------------------------------------------------------------------------
+
+    cdef void _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t left) noexcept nogil:
+        """Row-major scores of a block; the next one is fetched meanwhile."""
+        cdef const char *ahead = <const char*>x
+        if left >= 2 * rows:
+            ahead += rows * self.n_features * self.itemsize
+        self.kernels.tile_logits(rows, self.n_features, self.n_columns, x, self.by_tile, z, self.n_columns, 1, ahead)
+
+    cdef int _fill_row(self, const void *x, void *out, int kind) noexcept nogil:
+        cdef:
+            Py_ssize_t width = padded(self.n_columns, self.kernels.lanes)
+            double buffer[STACK]
+            void *z = buffer
+            int good
+        if width > STACK:
+            z = PyMem_RawMalloc(width * self.itemsize)
+            if z == NULL:
+                return -1
+        self.kernels.row_logits(self.n_features, self.n_columns, x, self.by_row, z)
+        # NaN or infinity in x reaches every score: any product with it is NaN or infinite.
+        good = self.kernels.all_finite(1, z)
+        if kind == SCORES:
+            memcpy(out, z, self.n_columns * self.itemsize)
+        else:
+            self.kernels.row_softmax(self.n_columns, z, out, kind == LOGARITHMS)
+        if z != <void*>buffer:
+            PyMem_RawFree(z)
+        return good
+
+    cdef int _fill(self, const void *x, Py_ssize_t n, void *out, int kind) noexcept nogil:
+        cdef:
+            Py_ssize_t columns = self.n_columns if kind == SCORES else self.n_classes, done = 0, rows, i
+            double buffer[BLOCK]
+            const char *here
+            char *place
+            int good = 1
+        while done < n:
+            rows = min(<Py_ssize_t>BLOCK, n - done)
+            here = <const char*>x + done * self.n_features * self.itemsize
+            place = <char*>out + done * columns * self.itemsize
+            if self.n_columns == 1 and kind != SCORES:
+                self._logits(here, rows, buffer, n - done)
+                for i in range(rows):
+                    good &= self.kernels.all_finite(1, <char*>buffer + i * self.itemsize)
+                    self.kernels.row_softmax(1, <char*>buffer + i * self.itemsize, place + 2 * i * self.itemsize,
+                                             kind == LOGARITHMS)
+            else:
+                self._logits(here, rows, place, n - done)
+                for i in range(rows):
+                    good &= self.kernels.all_finite(1, place + i * columns * self.itemsize)
+                if kind == PROBABILITIES:
+                    self.kernels.softmax_rows(rows, columns, place)
+                elif kind == LOGARITHMS:
+                    self.kernels.log_softmax_rows(rows, columns, place)
+            done += rows
+        return good
+
+    cdef bint _is_row(self, x) noexcept:
+        """Whether x is one row that the kernels can read as it is."""
+        return (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 1 and cnp.PyArray_TYPE(x) == self.typenum
+                and cnp.PyArray_DIM(x, 0) == self.n_features and cnp.PyArray_ISCARRAY_RO(x))
+
+    cdef object _answer(self, x, out, n_threads, int kind):
+        cdef cnp.npy_intp columns = self.n_columns if kind == SCORES else self.n_classes
+        cdef int good
+        if self._is_row(x):
+            if out is None:
+                out = cnp.PyArray_SimpleNew(1, &columns, self.typenum)
+            elif not (cnp.PyArray_CheckExact(out) and cnp.PyArray_NDIM(out) == 1 and cnp.PyArray_ISCARRAY(out)
+                      and cnp.PyArray_TYPE(out) == self.typenum and cnp.PyArray_DIM(out, 0) == columns
+                      and apart(x, out)):
+                _model.check_out(out, x, (columns,), self.dtype)
+            if self.n_features * self.n_columns < ALONE:
+                good = self._fill_row(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), kind)
+            else:
+                good = self._fill_row_alone(x, out, kind)
+            if good != 1:
+                self._refuse(x, good)
+            return out
+        X, single = self._rows(x)
+        shape = (*(() if single else X.shape[:1]), columns)
+        if out is None:
+            out = np.empty(shape, self.dtype)
+        else:
+            _model.check_out(out, x, shape, self.dtype)
+        if self.tiled or len(X) < BLOCK:
+            self._run(X, out.reshape(len(X), columns), n_threads, kind)
+        else:
+            _model.by_blas(self, X, out, n_threads, ("", "softmax", "log_softmax")[kind])
+        return out
+
+    cdef int _fill_row_alone(self, x, out, int kind):
+        cdef const void *row = cnp.PyArray_DATA(x)
+        cdef void *place = cnp.PyArray_DATA(out)
+        cdef int good
+        with nogil:
+            good = self._fill_row(row, place, kind)
+        return good
+
+    def _rows(self, x):
+        """(C-contiguous matrix of the model's dtype, whether it was one row); not yet looked at for NaN."""
+        return _model.rows(x, self.n_features, self.dtype)
+
+    def _run(self, X, out, n_threads, int kind):
+        """Fill out, in chunks of rows on so many threads; kind -1 stands for codes."""
+        n = len(X)
+        work = n * self.n_features * max(self.n_columns, 8)
+        chunks = max(1, min(n // BLOCK, work // CHUNK))
+        n_threads = _model.threads(n_threads) if n_threads is not None or chunks >= THREADED else 1
+        step = -(-n // chunks)
+        good = [1] * chunks
+
+        def chunk(int item, int worker):
+            good[item] = self._part(X[item * step : (item + 1) * step], out[item * step : (item + 1) * step], kind)
+
+        if n:
+            run(chunk, chunks, n_threads)
+            self._refuse(X, min(good))
+
+    def _part(self, cnp.ndarray X, cnp.ndarray out, int kind):
+        cdef:
+            const void *rows = cnp.PyArray_DATA(X)
+            void *place = cnp.PyArray_DATA(out)
+            Py_ssize_t n = X.shape[0]
+            int good
+        if n == 0:
+            return 1
+        with nogil:
+            if kind == -1:
+                good = self.codes(rows, n, <Py_ssize_t*>place)
+            elif n == 1:
+                good = self._fill_row(rows, place, kind)
+            else:
+                good = self._fill(rows, n, place, kind)
+        return good
+
+    cdef object _refuse(self, X, int good):
+        """Raise if there was no memory, or if x holds NaN or infinity, which are not taken."""
+        if good < 0:
+            raise MemoryError("no memory for the scores of one row")
+        if not good and self.check_finite:
+            _model.check_finite(X, "x")
+
+
+cdef bint apart(x, out) noexcept:
+    cdef const char *a = <const char*>cnp.PyArray_DATA(x)
+    cdef const char *b = <const char*>cnp.PyArray_DATA(out)
+    return a + cnp.PyArray_NBYTES(x) <= b or b + cnp.PyArray_NBYTES(out) <= a
+
+
+cdef Py_ssize_t first_largest(const floating *z, Py_ssize_t n, int *good) noexcept nogil:
+    """The number of the largest score; with a single column, whether the second class has it."""
+    cdef Py_ssize_t best = 0, k
+    good[0] &= z[0] - z[0] == 0
+    if n == 1:
+        return z[0] > 0
+    for k in range(1, n):
+        if z[k] > z[best]:
+            best = k
+    return best
