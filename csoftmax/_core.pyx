@@ -106,14 +106,15 @@ cdef inline const floating *next_rows(const floating *x, Py_ssize_t d, Py_ssize_
 # ---- loss and gradient ------------------------------------------------------------------------------------------
 
 cdef enum:
-    # float32 gradients are added up over so many rows, or entries as many as four times the features, and these sums
-    # once more: added to a long sum one by one, rows would lose half their digits.
+    # float32 gradients are added up over so many rows, and entries so many times the features, and these sums once
+    # more: added to a long sum one by one, rows would lose half their digits.
     ROWS_APART = 1024
+    ENTRIES_APART = 16
 
 
-def workspace_size(Py_ssize_t n_columns, Py_ssize_t block, Py_ssize_t itemsize, Py_ssize_t size):
-    """Number of values that a pass needs as its `work`, for gradients of this size."""
-    return padded((n_columns + 2) * block, ALIGNMENT) + ALIGNMENT // itemsize + (size if itemsize == 4 else 0)
+def workspace_size(Py_ssize_t n_columns, Py_ssize_t block, Py_ssize_t itemsize, Py_ssize_t gradient):
+    """Number of values that a pass needs as its `work`; with a gradient of this size, if float32 is added up apart."""
+    return padded((n_columns + 2) * block, ALIGNMENT) + ALIGNMENT // itemsize + (gradient if itemsize == 4 else 0)
 
 
 def loss_gradient(const floating[:, ::1] X, bint tiled, const int[::1] y, const floating[::1] weight,
@@ -148,9 +149,12 @@ cdef int add_chunks(const Rows *X, bint tiled, const int[::1] y, const floating[
     cdef:
         Layout w = checked_layout(X, n_columns, tiled, fold, width, sizeof(floating),
                                   min(packed.shape[0], gradients.shape[1]))
+        # Room for a second gradient means that it is to be used.
+        bint apart = (sizeof(floating) == sizeof(float)
+                      and work.shape[0] >= workspace_size(n_columns, block, sizeof(floating), w.size))
         floating *space
         Py_ssize_t i
-    if work.shape[0] < workspace_size(n_columns, block, sizeof(floating), w.size):
+    if work.shape[0] < workspace_size(n_columns, block, sizeof(floating), 0):
         raise ValueError("work is too small")
     if bounds[last] > X.n or y.shape[0] < X.n or weight.shape[0] < X.n:
         raise ValueError(f"X has {X.n} rows, y {y.shape[0]}, weight {weight.shape[0]}; chunks end at {bounds[last]}")
@@ -161,22 +165,22 @@ cdef int add_chunks(const Rows *X, bint tiled, const int[::1] y, const floating[
             losses[i] = 0
             if bounds[i] < bounds[i + 1]:
                 losses[i] = chunk_loss_gradient(X, &y[0], &weight[0], &packed[0], w, bounds[i], bounds[i + 1], block,
-                                                &gradients[i, 0], space)
+                                                &gradients[i, 0], space, apart)
     return 0
 
 
 cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *weight, const floating *packed, Layout w,
                                 Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating *sums,
-                                floating *z) noexcept nogil:
+                                floating *z, bint apart) noexcept nogil:
     cdef:
         const cs_kernels *kernels = cs_table(sizeof(floating))
         Py_ssize_t i = start, rows, mark = start
-        floating *gradient = sums if floating is double else z + padded((w.n_columns + 2) * block, ALIGNMENT)
+        floating *gradient = z + padded((w.n_columns + 2) * block, ALIGNMENT) if apart else sums
         floating *by_intercept = gradient + padded(X.d, w.fold) * w.width
         const floating *x
         double loss = 0, lost = 0, part, total
-    if floating is float:
-        memset(gradient, 0, w.size * sizeof(float))
+    if apart:
+        memset(gradient, 0, w.size * sizeof(floating))
     while i < stop:
         rows = min(block, stop - i)
         block_logits(X, i, rows, stop, packed, w, z, True, block)
@@ -195,7 +199,7 @@ cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *wei
         lost += (loss - total) + part if abs(loss) >= abs(part) else (part - total) + loss
         loss = total
         i += rows
-        if floating is float and (i == stop or i - mark >= ROWS_APART and entries(X, mark, i) >= 4 * X.d):
+        if apart and (i == stop or i - mark >= ROWS_APART and entries(X, mark, i) >= ENTRIES_APART * X.d):
             add_and_clear(w.size, gradient, sums)
             mark = i
     return loss + lost

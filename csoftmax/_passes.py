@@ -32,6 +32,7 @@ MAX_CHUNKS = 32
 # The most that all chunks' gradients may take, unless there are two, and the scores of one block.
 PARTIAL_BYTES = 2**23
 BLOCK_BYTES = 2**22
+ROWS_APART, ENTRIES_APART = 1024, 16  # as in _core: from which on float32 gradients are added up in two steps
 SOFTMAX_BLOCK = 2**15  # values of the rows that exp runs over at once
 
 
@@ -118,7 +119,9 @@ class LossPass:
         self.y, self.weight = y, weight
         self.plan = plan = Plan.of(X, n_columns, tiled)
         workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
-        size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize, plan.size)
+        entries = (X.size if isinstance(X, np.ndarray) else X.nnz) // plan.n_chunks
+        apart = n > ROWS_APART * plan.n_chunks and entries > ENTRIES_APART * d
+        size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize, plan.size if apart else 0)
         self._work = [np.empty(size, X.dtype) for _ in range(workers)]
         self._packed = plan.packed(1, X.dtype)[0]
         self._gradients = plan.packed(plan.n_chunks, X.dtype)
