@@ -1,17 +1,24 @@
 """The predictor and its file: rows and batches, labels and precision, round trips, files that are not models."""
 
+import itertools
+import os
 import pickle
+import subprocess
 import sys
+import tracemalloc
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import scipy.sparse
 import twin
+from conftest import available_instruction_sets
 from data import overlapping
 
 import csoftmax
-from csoftmax import ModelFileError, Predictor, SoftmaxRegression
+from csoftmax import ModelFileError, Predictor, SoftmaxRegression, _kernels
 
 METHODS = ["predict_proba", "predict_log_proba", "decision_function", "predict"]
 DTYPES = [np.float64, np.float32]
@@ -115,6 +122,246 @@ def test_eight_threads_share_one_predictor():
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             np.testing.assert_array_equal(list(pool.map(model.predict_proba, X)), expected)
+
+
+# ---- one row, exactly -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_every_width_are_within_the_rounding_of_a_sum(instruction_set, dtype):
+    # d eps sum_j |x_j w_jk| bounds the error of a score, however it is added up.
+    for n_classes in (*range(2, 36), 65, 130, 300):
+        for d in (1, 2, 3, 7, 8, 9, 16, 31, 33, 70):
+            coef, intercept = coefficients(n_classes, d, dtype, seed=d)
+            model = Predictor(coef, intercept)
+            X = inputs(9, d, dtype)
+            wide, offsets = coef.astype(np.float64), intercept.astype(np.float64)
+            exact = X.astype(np.float64) @ wide.T + offsets
+            bound = (d + 2) * np.finfo(dtype).eps * (np.abs(X.astype(np.float64)) @ np.abs(wide).T + np.abs(offsets))
+            rows = np.array([model.decision_function(x) for x in X]).reshape(9, -1)
+            for scores in (rows, model.decision_function(X).reshape(9, -1)):
+                assert (np.abs(scores - exact) <= bound + np.finfo(dtype).tiny).all()
+            full = np.column_stack([np.zeros(9), exact]) if n_classes == 2 else exact
+            slack = 2 * bound.max() + 20 * np.finfo(dtype).eps
+            for method, expected in (
+                ("predict_proba", twin.softmax(full)),
+                ("predict_log_proba", twin.log_softmax(full)),
+            ):
+                call = getattr(model, method)
+                np.testing.assert_allclose([call(x) for x in X], expected, rtol=slack, atol=slack)
+                np.testing.assert_allclose(call(X), expected, rtol=slack, atol=slack)
+
+
+def test_a_model_keeps_the_instruction_set_it_was_made_with(instruction_set):
+    model = Predictor(*coefficients(7, 5))
+    X = inputs(70, 5)
+    expected = model.predict_proba(X), model.predict_proba(X[0])
+    for name in available_instruction_sets():
+        _kernels.select_instruction_set(name)
+        np.testing.assert_array_equal(model.predict_proba(X), expected[0])
+        np.testing.assert_array_equal(model.predict_proba(X[0]), expected[1])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 40, 700])
+def test_predict_and_top_k_agree_with_the_probabilities(n_classes):
+    model = Predictor(*coefficients(n_classes, 6), classes=[f"class {k}" for k in range(n_classes)])
+    X = inputs(300, 6)
+    probability = model.predict_proba(X)
+    np.testing.assert_array_equal(model.predict(X), model.classes[probability.argmax(axis=1)])
+    for k in (1, 2, n_classes):
+        labels, chances = model.top_k(X, k)
+        order = np.argsort(-probability, axis=1, kind="stable")[:, :k]
+        np.testing.assert_array_equal(labels, model.classes[order])
+        np.testing.assert_allclose(chances, np.take_along_axis(probability, order, axis=1), rtol=1e-14)
+        single = model.top_k(X[5], k)
+        np.testing.assert_array_equal(single[0], labels[5])
+        np.testing.assert_allclose(single[1], chances[5], rtol=1e-14)
+
+
+def test_ties_go_to_the_first_class():
+    for n_classes in (2, 3, 50):
+        model = Predictor(
+            np.zeros((1 if n_classes == 2 else n_classes, 3)), np.zeros(1 if n_classes == 2 else n_classes)
+        )
+        assert model.predict(np.ones(3)) == 0
+        assert model.predict(np.ones((200, 3))).max() == 0
+        np.testing.assert_array_equal(model.top_k(np.ones(3), n_classes)[0], range(n_classes))
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_one_row_gives_the_class_itself(labels):
+    n_classes = len(labels)
+    model = Predictor(*coefficients(n_classes), classes=labels)
+    x = inputs(1)[0]
+    for row in (x, x.tolist(), x.astype(np.float32)):
+        assert type(model.predict(row)) is type(labels.tolist()[0])
+        assert model.predict(row) in labels.tolist()
+
+
+# ---- out ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["predict_proba", "predict_log_proba"])
+@pytest.mark.parametrize("n_classes", [2, 3, 1000])
+def test_out_is_filled_and_returned(method, n_classes):
+    model = Predictor(*coefficients(n_classes, 6))
+    call, X = getattr(model, method), inputs(70, 6)
+    for x in (X[0], X, X[:1], X[0].tolist(), X[:0]):
+        expected = call(x)
+        out = np.full(expected.shape, 7.0)
+        assert call(x, out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_out_that_does_not_fit_is_refused_and_not_written():
+    model = Predictor(*coefficients(4, 4))
+    X = inputs(4)
+    read_only = np.zeros(4)
+    read_only.setflags(write=False)
+    both = np.zeros(7)
+    cases = [
+        (X[0], np.zeros(3), "shape"),
+        (X[0], np.zeros((1, 4)), "shape"),
+        (X, np.zeros((4, 3)), "shape"),
+        (X[0], np.zeros(4, np.float32), "dtype"),
+        (X[0], np.zeros(4, ">f8"), "dtype"),
+        (X[0], np.zeros(8)[::2], "contiguous"),
+        (X, np.zeros((4, 4)).T[:, :].copy("F"), "contiguous"),
+        (X[0], read_only, "written"),
+        (both[:4], both[3:], "overlaps"),
+        (X, X, "overlaps"),
+    ]
+    for x, out, word in cases:
+        before = out.copy()
+        with pytest.raises(ValueError, match=word):
+            model.predict_proba(x, out)
+        np.testing.assert_array_equal(out, before)
+    with pytest.raises(TypeError, match="list"):
+        model.predict_proba(X[0], [0.0] * 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_row_into_out_allocates_nothing(dtype):
+    for n_classes in (2, 10, 200):
+        model = Predictor(*coefficients(n_classes, 30, dtype))
+        x, out = inputs(1, 30, dtype)[0], np.empty(n_classes, dtype)
+        model.predict_proba(x, out)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            for _ in itertools.repeat(None, 1000):
+                model.predict_proba(x, out)
+            current, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert current - before < 200  # of the loop itself
+        assert peak - before < 500
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="reads /proc or getrusage")
+def test_a_million_calls_do_not_grow_the_process():
+    resource = pytest.importorskip("resource")
+    model = Predictor(*coefficients(10, 64))
+    x, out = inputs(1, 64)[0], np.empty(10)
+    for _ in itertools.repeat(None, 10_000):
+        model.predict_proba(x, out)
+        model.predict(x)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in itertools.repeat(None, 500_000):
+        model.predict_proba(x, out)
+        model.predict(x)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1024
+
+
+# ---- what is not finite, threads and processes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n_classes", [2, 3, 30])
+def test_nan_and_infinity_are_refused_wherever_they_stand(instruction_set, n_classes, bad):
+    coef, intercept = coefficients(n_classes, 19)
+    coef[:, 4] = 0  # a weight of zero does not hide them
+    model, blind = Predictor(coef, intercept), Predictor(coef, intercept, check_finite=False)
+    X = inputs(130, 19)
+    for method in (model.predict_proba, model.predict_log_proba, model.decision_function, model.predict):
+        for row, column in ((0, 0), (129, 18), (64, 4)):
+            spoiled = X.copy()
+            spoiled[row, column] = bad
+            for x in (spoiled[row], spoiled, spoiled.tolist(), spoiled.astype(np.float32)):
+                with pytest.raises(ValueError, match=f"column {column}|row {column}"):
+                    method(x)
+    spoiled = X[0].copy()
+    spoiled[3] = bad
+    assert blind.predict_proba(spoiled).shape == (n_classes,)
+
+
+def test_scores_that_overflow_are_not_taken_for_bad_input():
+    model = Predictor(np.array([[1e200, 0.0], [0.0, 1.0], [-1e200, 0.0]]), np.zeros(3))
+    for x in ([1e200, 1.0], [[1e200, 1.0], [0.0, 1.0]]):
+        model.predict_proba(np.array(x))
+
+
+def mixed_calls(model, X, expected, n):
+    """n calls of all methods; the number of wrong answers."""
+    wrong, out = 0, np.empty(model.n_classes)
+    for i in range(n):
+        j = i % len(X)
+        wrong += not np.array_equal(model.predict_proba(X[j]), expected[j])
+        model.predict_proba(X[j], out)
+        wrong += not np.array_equal(out, expected[j])
+        wrong += model.predict(X[j]) != expected[j].argmax()
+        if i % 64 == 0:
+            wrong += not np.allclose(model.predict_proba(X), expected, rtol=1e-12)
+            wrong += model.top_k(X[j], 1)[0][0] != expected[j].argmax()
+    return wrong
+
+
+def test_eight_threads_and_a_forked_child_share_one_predictor():
+    model = Predictor(*coefficients(11, 20))
+    X = inputs(100, 20)
+    expected = np.array([model.predict_proba(x) for x in X])
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda _: mixed_calls(model, X, expected, 2000), range(8))) == 0
+    if hasattr(os, "fork"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks in processes with threads
+            child = os.fork()
+        if child == 0:
+            os._exit(min(1, mixed_calls(model, X, expected, 200)))
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_batches_are_the_same_for_every_number_of_threads():
+    for n_classes in (2, 30):
+        model = Predictor(*coefficients(n_classes, 40))
+        X = inputs(20_000, 40)
+        for method in METHODS:
+            one = getattr(model, method)(X, n_threads=1)
+            for n_threads in (2, 3):
+                np.testing.assert_array_equal(getattr(model, method)(X, n_threads=n_threads), one)
+    with pytest.raises(ValueError, match="n_threads"):
+        model.predict_proba(X, n_threads=0)
+
+
+def test_serving_imports_neither_scipy_nor_scikit_learn(tmp_path):
+    Predictor(*coefficients(5, 30)).save(tmp_path / "model")
+    code = (
+        "import sys, numpy, csoftmax\n"
+        f"model = csoftmax.load({str(tmp_path / 'model')!r})\n"
+        "model.predict_proba(numpy.zeros(30)); model.predict(numpy.zeros((9000, 30)))\n"
+        "model.top_k(numpy.zeros(30), 2)\n"
+        "print([name for name in sys.modules if name.partition('.')[0] in ('scipy', 'sklearn')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_one_row_of_a_sparse_matrix():
+    model = Predictor(*coefficients(3, 6))
+    x = np.array([0.0, 1.5, 0.0, 0.0, -2.0, 0.0])
+    row = scipy.sparse.csr_array(x[None])
+    np.testing.assert_array_equal(model.predict_proba(row), model.predict_proba(x[None]))
 
 
 # ---- the object -------------------------------------------------------------------------------------------------
