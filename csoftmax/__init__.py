@@ -33,11 +33,19 @@ __all__ = [
     "NotFittedError",
     "Predictor",
     "SoftmaxRegression",
+    "get_include",
     "load",
     "log_softmax",
     "loss_gradient",
     "softmax",
 ]
+
+
+def get_include() -> str:
+    """Folder to compile extensions against that `cimport` from csoftmax, for `include_dirs`."""
+    from pathlib import Path
+
+    return str(Path(__file__).parent)
 
 
 def __getattr__(name: str) -> Any:

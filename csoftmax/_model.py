@@ -1,11 +1,13 @@
 """What a Predictor does seldom: its arguments, input that is not an array of its dtype, and the file it is kept in."""
 
+import json
+import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,26 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-_MEMBERS = ("format_version", "library_version", "coef", "intercept", "classes")
+_LABELS = "biufUS"  # kinds of dtype
+
+
+class _Member(NamedTuple):
+    """What a member of a model file must be."""
+
+    ndim: int
+    kinds: str
+    required: bool = True
+
+
+_MEMBERS = {
+    "format_version": _Member(0, "i"),
+    "library_version": _Member(0, "U"),
+    "coef": _Member(2, "f"),
+    "intercept": _Member(1, "f"),
+    "classes": _Member(1, _LABELS),
+    "feature_names": _Member(1, "U", required=False),
+    "training_report": _Member(0, "U", required=False),
+}
 
 
 # ---- arguments ----------------------------------------------------------------------------------------------------
@@ -78,13 +99,27 @@ def checked(
     return weights, offsets, labels, names
 
 
-def rebuild(
-    coef: Array, intercept: Array, classes: Array, feature_names: tuple[str, ...] | None, finite: bool
-) -> "Predictor":
+def report_text(report: Mapping[str, Any] | None) -> str | None:
+    """The training report as JSON."""
+    try:
+        return None if report is None else json.dumps(dict(report))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"training_report cannot be written as JSON: {error}") from None
+
+
+def rebuild(*arguments: Any) -> "Predictor":
     """The inverse of pickling."""
     from ._predictor import Predictor
 
-    return Predictor(coef, intercept, classes, feature_names=feature_names, check_finite=finite)
+    coef, intercept, classes, feature_names, finite, report = arguments
+    return Predictor(
+        coef,
+        intercept,
+        classes,
+        feature_names=feature_names,
+        check_finite=finite,
+        training_report=None if report is None else json.loads(report),
+    )
 
 
 def rows(x: Any, n_features: int, dtype: DType) -> tuple[Array, bool]:
@@ -145,7 +180,7 @@ def by_blas(model: "Predictor", X: Array, out: Array, n_threads: int | None, the
     scores(X, model.coef, model.intercept, threads(n_threads), then, out=out)
 
 
-# ---- the file ------------------------------------------------------------------------------------------------------
+# ---- the file -----------------------------------------------------------------------------------------------------
 
 
 def save(model: "Predictor", path: str | os.PathLike[str]) -> None:
@@ -159,17 +194,12 @@ def save(model: "Predictor", path: str | os.PathLike[str]) -> None:
         "library_version": version("csoftmax"),
         "coef": model.coef,
         "intercept": model.intercept,
-        "classes": model.classes,
+        "classes": _storable(model.classes),
     }
     if model.feature_names is not None:
         members["feature_names"] = np.array(model.feature_names)
-    if model.classes.dtype == object:
-        members["classes"] = np.array(model.classes.tolist())
-        if members["classes"].dtype.kind not in "biufUS" or members["classes"].tolist() != model.classes.tolist():
-            raise TypeError(
-                "classes holds Python objects, which a model file does not store: use labels of one "
-                "type, int, str, bool or float"
-            )
+    if model.training_report is not None:
+        members["training_report"] = json.dumps(model.training_report)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -181,12 +211,29 @@ def save(model: "Predictor", path: str | os.PathLike[str]) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(OSError):  # not every file system can
+            os.fsync(folder)
+        os.close(folder)
+
+
+def _storable(labels: Array) -> Array:
+    if labels.dtype != object:
+        return labels
+    plain = np.array(labels.tolist())
+    if plain.dtype.kind not in _LABELS or plain.tolist() != labels.tolist():
+        raise TypeError(
+            "classes holds Python objects, which a model file does not store: use labels of one type, int, str, bool "
+            "or float"
+        )
+    return plain
 
 
 def load(path: str | os.PathLike[str]) -> "Predictor":
     """Read a model that `save` wrote.
 
-    Nothing in the file is executed.
+    Nothing in the file is executed, and nothing is allocated that the size of the file does not account for.
 
     Raises
     ------
@@ -195,41 +242,55 @@ def load(path: str | os.PathLike[str]) -> "Predictor":
     OSError
         If the file cannot be read.
     """
+    from ._predictor import Predictor
+
     with open(path, "rb") as file:
-        return _read(file, path)
-
-
-def _read(file: BinaryIO, path: str | os.PathLike[str]) -> "Predictor":
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-            if missing := set(_MEMBERS) - names:
-                raise ModelFileError(f"{path} is not a csoftmax model: it lacks {', '.join(sorted(missing))}")
-            arrays = {name: _read_member(archive, name) for name in {*_MEMBERS, "feature_names"} & names}
-        if arrays["format_version"].shape != () or int(arrays["format_version"]) != FORMAT_VERSION:
-            raise ModelFileError(
-                f"{path} has format {arrays['format_version']} and this csoftmax reads "
-                f"{FORMAT_VERSION}: install a later version"
+        try:
+            values = _read(file)
+            report = json.loads(str(values["training_report"])) if "training_report" in values else None
+            names = values["feature_names"].tolist() if "feature_names" in values else None
+            return Predictor(
+                values["coef"], values["intercept"], values["classes"], feature_names=names, training_report=report
             )
-        for name in ("coef", "intercept"):
-            if arrays[name].dtype not in (np.float32, np.float64) or arrays[name].dtype != arrays["coef"].dtype:
-                raise ModelFileError(f"{path} has {name} of dtype {arrays[name].dtype}: expected float32 or float64")
-        feature_names = arrays["feature_names"].tolist() if "feature_names" in arrays else None
-        from ._predictor import Predictor
-
-        return Predictor(arrays["coef"], arrays["intercept"], arrays["classes"], feature_names=feature_names)
-    except ModelFileError:
-        raise
-    except Exception as error:  # what zipfile and NumPy raise for damaged input is a long list
-        raise ModelFileError(f"{path} is not a csoftmax model, or is damaged: {error}") from error
+        except ModelFileError as error:
+            raise ModelFileError(f"{path} {error}") from None
+        except Exception as error:  # what zipfile and NumPy raise for damaged input is a long list
+            raise ModelFileError(f"{path} is not a csoftmax model, or is damaged: {error}") from error
 
 
-def _read_member(archive: zipfile.ZipFile, name: str) -> Array:
-    entry = archive.getinfo(f"{name}.npy")
+def _read(file: BinaryIO) -> dict[str, Array]:
+    """The members by name, each of the kind that a model has."""
+    with zipfile.ZipFile(file) as archive:
+        entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        if missing := [name for name, member in _MEMBERS.items() if member.required and name not in entries]:
+            raise ModelFileError(f"is not a csoftmax model: it lacks {', '.join(missing)}")
+        if len(entries) != len(archive.infolist()):
+            raise ModelFileError("is damaged: a member occurs twice")
+        size = os.fstat(file.fileno()).st_size
+        if sum(entry.file_size for entry in entries.values()) > size:
+            raise ModelFileError("is damaged: its members are larger than the file; model files are not compressed")
+        format_version = _member(archive, entries, "format_version")
+        if int(format_version) != FORMAT_VERSION:
+            raise ModelFileError(
+                f"has format {format_version} and this csoftmax reads {FORMAT_VERSION}: install a later version"
+            )
+        if unknown := sorted(set(entries) - set(_MEMBERS)):
+            raise ModelFileError(f"is not a csoftmax model: it has the members {', '.join(unknown)[:200]} besides")
+        return {name: _member(archive, entries, name) for name in entries}
+
+
+def _member(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str) -> Array:
+    entry, expected = entries[name], _MEMBERS[name]
     if entry.compress_type != zipfile.ZIP_STORED:
-        raise ModelFileError(f"{archive.filename or 'the file'} has {name} compressed: model files are not")
-    with archive.open(entry) as member:
-        array = np.lib.format.read_array(member, allow_pickle=False)
-        if member.read(1):
-            raise ModelFileError(f"{archive} has bytes after the end of {name}")
-    return np.asarray(array)
+        raise ModelFileError(f"has {name} compressed: model files are not")
+    with archive.open(entry) as file:
+        # The header is looked at before anything of its size is allocated.
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = header[np.lib.format.read_magic(file)](file)
+        if len(shape) != expected.ndim or dtype.kind not in expected.kinds:
+            raise ModelFileError(f"has {name} of shape {shape} and dtype {dtype}: a model has another")
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if n_bytes != entry.file_size - file.tell():
+            raise ModelFileError(f"is damaged: {name} says that it has {n_bytes} bytes, and has another number")
+        data = file.read()  # to its end, where zipfile compares the checksum
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

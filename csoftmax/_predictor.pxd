@@ -19,6 +19,7 @@ cdef class Predictor:
     cdef object _classes
     cdef object _labels
     cdef object _feature_names
+    cdef object _report
 
     # x holds n rows of n_features values, contiguous, out n rows of n_classes; both of the model's dtype. 1, or 0 if a
     # row gives scores that are not finite, or -1 if there is no memory for the work.

@@ -1,6 +1,6 @@
 """Types of the predictor; see _predictor.pyx for what each method does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, final
 
@@ -20,6 +20,7 @@ class Predictor:
         feature_names: Sequence[str] | None = None,
         dtype: npt.DTypeLike | None = None,
         check_finite: bool = True,
+        training_report: Mapping[str, Any] | None = None,
     ) -> None: ...
     @property
     def n_features(self) -> int: ...
@@ -34,7 +35,11 @@ class Predictor:
     @property
     def feature_names(self) -> tuple[str, ...] | None: ...
     @property
+    def training_report(self) -> dict[str, Any] | None: ...
+    @property
     def dtype(self) -> np.dtype[Any]: ...
+    @staticmethod
+    def from_sklearn(estimator: Any, *, dtype: npt.DTypeLike | None = None, check_finite: bool = True) -> Predictor: ...
     def predict_proba(self, x: npt.ArrayLike, out: _Array | None = None, *, n_threads: int | None = None) -> _Array: ...
     def predict_log_proba(
         self, x: npt.ArrayLike, out: _Array | None = None, *, n_threads: int | None = None

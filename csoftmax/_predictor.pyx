@@ -9,7 +9,9 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy
 
-from ._kernels cimport Layout, cs_table, layout_of, padded
+from ._kernels cimport Layout, cs_table, floating, layout_of, padded
+
+import json
 
 import numpy as np
 
@@ -17,10 +19,6 @@ from . import _kernels, _model
 from ._threads import run
 
 cnp.import_array()
-
-ctypedef fused floating:
-    double
-    float
 
 cdef enum:
     SCORES
@@ -52,6 +50,8 @@ cdef class Predictor:
         In what to compute; by default that of `coef` if it is one of these, else float64.
     check_finite : bool, default True
         Whether NaN and infinity in x are refused. Without, they give probabilities without meaning.
+    training_report : mapping, optional
+        How the model was trained, to be kept with it: anything that JSON can hold.
 
     Raises
     ------
@@ -59,10 +59,12 @@ cdef class Predictor:
         If shapes do not agree or a value is not finite.
     """
 
-    def __cinit__(self, coef, intercept, classes=None, *, feature_names=None, dtype=None, bint check_finite=True):
+    def __cinit__(self, coef, intercept, classes=None, *, feature_names=None, dtype=None, bint check_finite=True,
+                  training_report=None):
         weights, offsets, labels, names = _model.checked(coef, intercept, classes, feature_names, dtype)
         self._coef, self._intercept, self._classes, self._feature_names = weights, offsets, labels, names
         self._labels = labels.tolist()
+        self._report = _model.report_text(training_report)
         self.n_columns, self.n_features = weights.shape
         self.n_classes = len(labels)
         self.itemsize = weights.itemsize
@@ -85,7 +87,8 @@ cdef class Predictor:
         self.by_row = <const char*>self.by_tile + (0 if same else tile.size * self.itemsize)
 
     def __reduce__(self):
-        return _model.rebuild, (self._coef, self._intercept, self._classes, self._feature_names, self.check_finite)
+        return _model.rebuild, (self._coef, self._intercept, self._classes, self._feature_names, self.check_finite,
+                                self._report)
 
     def __repr__(self):
         return f"Predictor(n_features={self.n_features}, n_classes={self.n_classes}, dtype={self.dtype})"
@@ -111,9 +114,42 @@ cdef class Predictor:
         return self._feature_names
 
     @property
+    def training_report(self):
+        """How the model was trained, a dict, if that is known."""
+        return None if self._report is None else json.loads(self._report)
+
+    @property
     def dtype(self):
         """float32 or float64, in which predictions are computed."""
         return self._coef.dtype
+
+    @staticmethod
+    def from_sklearn(estimator, *, dtype=None, bint check_finite=True):
+        """The model of a fitted scikit-learn classifier, with the same probabilities.
+
+        Parameters
+        ----------
+        estimator : fitted classifier or Pipeline
+            Any whose probabilities are a softmax of linear scores, or, for two classes, a logistic function of them:
+            LogisticRegression above all. In a pipeline one StandardScaler, MinMaxScaler or MaxAbsScaler may come first;
+            it is folded into the weights.
+        dtype : {numpy.float32, numpy.float64}, optional
+            In what to compute; float64 by default.
+        check_finite : bool, default True
+
+        Returns
+        -------
+        Predictor
+
+        Raises
+        ------
+        TypeError
+            For a model that is not of this kind, by name.
+        """
+        from ._sklearn import linear_softmax
+
+        coef, intercept, classes, names = linear_softmax(estimator)
+        return Predictor(coef, intercept, classes, feature_names=names, dtype=dtype, check_finite=check_finite)
 
     # ---- predictions ----------------------------------------------------------------------------------------------
 

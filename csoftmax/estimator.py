@@ -5,7 +5,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -320,7 +320,8 @@ class SoftmaxRegression:
         """The fitted model as an immutable, thread-safe `Predictor`, for serving and for files."""
         if not hasattr(self, "coef_"):
             raise NotFittedError("This SoftmaxRegression instance is not fitted yet: call fit(X, y) first")
-        return Predictor(self.coef_, self.intercept_, self.classes_)
+        report = asdict(self.fit_report_)
+        return Predictor(self.coef_, self.intercept_, self.classes_, training_report=report)
 
     def save(self, path: "str | os.PathLike[str]") -> None:
         """Write the model to a file that `csoftmax.load` reads as a `Predictor`; see `Predictor.save`."""

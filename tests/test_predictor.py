@@ -353,7 +353,7 @@ def test_serving_imports_neither_scipy_nor_scikit_learn(tmp_path):
         "model.top_k(numpy.zeros(30), 2)\n"
         "print([name for name in sys.modules if name.partition('.')[0] in ('scipy', 'sklearn')])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
