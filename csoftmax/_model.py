@@ -276,7 +276,11 @@ def _read(file: BinaryIO) -> dict[str, Array]:
             )
         if unknown := sorted(set(entries) - set(_MEMBERS)):
             raise ModelFileError(f"is not a csoftmax model: it has the members {', '.join(unknown)[:200]} besides")
-        return {name: _member(archive, entries, name) for name in entries}
+        values = {name: _member(archive, entries, name) for name in entries}
+    for name in ("coef", "intercept"):
+        if values[name].dtype.itemsize not in (4, 8) or values[name].dtype != values["coef"].dtype:
+            raise ModelFileError(f"has {name} of dtype {values[name].dtype}: expected float32 or float64, as coef")
+    return values
 
 
 def _member(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str) -> Array:
@@ -287,7 +291,7 @@ def _member(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name:
         # The header is looked at before anything of its size is allocated.
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = header[np.lib.format.read_magic(file)](file)
-        if len(shape) != expected.ndim or dtype.kind not in expected.kinds:
+        if len(shape) != expected.ndim or min(shape, default=0) < 0 or dtype.kind not in expected.kinds:
             raise ModelFileError(f"has {name} of shape {shape} and dtype {dtype}: a model has another")
         n_bytes = math.prod(shape) * dtype.itemsize
         if n_bytes != entry.file_size - file.tell():

@@ -26,3 +26,38 @@ def overlapping(n=200, d=4, n_classes=3, seed=0):
     y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
     y[:n_classes] = np.arange(n_classes)
     return X, y
+
+
+# ---- models -----------------------------------------------------------------------------------------------------
+
+METHODS = ["predict_proba", "predict_log_proba", "decision_function", "predict"]
+DTYPES = [np.float64, np.float32]
+LABELS = {
+    "int": np.array([-5, 3, 10**15]),
+    "int8": np.array([-5, 3, 7], dtype=np.int8),
+    "str": np.array(["", "elm", "\N{LATIN SMALL LETTER O WITH DIAERESIS}re \N{SNOWMAN}"]),
+    "float": np.array([-1.0, 0.0, 2.0]),
+    "bool": np.array([False, True]),
+}
+
+
+def coefficients(n_classes=3, d=4, dtype=np.float64, seed=0):
+    """coef and intercept as the estimator has them: one row for two classes."""
+    rng = np.random.default_rng(seed)
+    rows = 1 if n_classes == 2 else n_classes
+    return rng.standard_normal((rows, d)).astype(dtype), rng.standard_normal(rows).astype(dtype)
+
+
+def inputs(n, d=4, dtype=np.float64):
+    return np.random.default_rng(9).standard_normal((n, d)).astype(dtype)
+
+
+def assert_same_predictor(one, other):
+    assert one.dtype == other.dtype
+    assert (one.n_features, one.n_classes) == (other.n_features, other.n_classes)
+    assert one.classes.dtype.kind == other.classes.dtype.kind
+    for name in ("coef", "intercept", "classes"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    X = inputs(20, one.n_features, one.dtype)
+    for method in METHODS:
+        np.testing.assert_array_equal(getattr(one, method)(X), getattr(other, method)(X))

@@ -1,13 +1,11 @@
-"""The predictor and its file: rows and batches, labels and precision, round trips, files that are not models."""
+"""The predictor: rows and batches, labels and precision, out=, threads and processes."""
 
 import itertools
 import os
-import pickle
 import subprocess
 import sys
 import tracemalloc
 import warnings
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,43 +13,10 @@ import pytest
 import scipy.sparse
 import twin
 from conftest import available_instruction_sets
-from data import overlapping
+from data import DTYPES, LABELS, METHODS, coefficients, inputs, overlapping
 
 import csoftmax
-from csoftmax import ModelFileError, Predictor, SoftmaxRegression, _kernels
-
-METHODS = ["predict_proba", "predict_log_proba", "decision_function", "predict"]
-DTYPES = [np.float64, np.float32]
-LABELS = {
-    "int": np.array([-5, 3, 10**15]),
-    "int8": np.array([-5, 3, 7], dtype=np.int8),
-    "str": np.array(["", "elm", "\N{LATIN SMALL LETTER O WITH DIAERESIS}re \N{SNOWMAN}"]),
-    "float": np.array([-1.0, 0.0, 2.0]),
-    "bool": np.array([False, True]),
-}
-
-
-def coefficients(n_classes=3, d=4, dtype=np.float64, seed=0):
-    """coef and intercept as the estimator has them: one row for two classes."""
-    rng = np.random.default_rng(seed)
-    rows = 1 if n_classes == 2 else n_classes
-    return rng.standard_normal((rows, d)).astype(dtype), rng.standard_normal(rows).astype(dtype)
-
-
-def inputs(n, d=4, dtype=np.float64):
-    return np.random.default_rng(9).standard_normal((n, d)).astype(dtype)
-
-
-def assert_same_predictor(one, other):
-    assert one.dtype == other.dtype
-    assert (one.n_features, one.n_classes) == (other.n_features, other.n_classes)
-    assert one.classes.dtype.kind == other.classes.dtype.kind
-    for name in ("coef", "intercept", "classes"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    X = inputs(20, one.n_features, one.dtype)
-    for method in METHODS:
-        np.testing.assert_array_equal(getattr(one, method)(X), getattr(other, method)(X))
-
+from csoftmax import Predictor, SoftmaxRegression, _kernels
 
 # ---- predictions ------------------------------------------------------------------------------------------------
 
@@ -421,149 +386,6 @@ def test_rows_that_do_not_fit_the_model(method):
     for bad in (np.zeros((1, 2, 4)), np.float64(1), [0, 0, 0, np.nan], np.full((2, 4), np.inf), ["a", "b", "c", "d"]):
         with pytest.raises(ValueError, match=r"\bx\b"):
             predict(bad)
-
-
-# ---- the file ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """The path of a model file, and its bytes."""
-    path = tmp_path / "model.csoftmax"
-    Predictor(*coefficients(), ["a", "b", "c"]).save(path)
-    return path, path.read_bytes()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("labels", LABELS)
-def test_a_file_gives_back_the_predictor(tmp_path, labels, dtype):
-    classes = LABELS[labels]
-    model = Predictor(*coefficients(len(classes), 4, dtype), classes)
-    model.save(tmp_path / "model")
-    loaded = csoftmax.load(str(tmp_path / "model"))
-    assert_same_predictor(loaded, model)
-    assert loaded.classes.tolist() == classes.tolist()
-    assert loaded.feature_names is None
-
-
-def test_labels_that_are_objects_come_back_as_text(tmp_path):
-    model = Predictor(*coefficients(), np.array(["ash", "elm", "oak"], dtype=object))
-    model.save(tmp_path / "model")
-    loaded = csoftmax.load(tmp_path / "model")
-    assert loaded.classes.tolist() == ["ash", "elm", "oak"]
-    np.testing.assert_array_equal(loaded.predict(inputs(20)), model.predict(inputs(20)))
-
-
-def test_feature_names_are_kept_and_the_path_is_taken_literally(tmp_path):
-    names = ["height", "width", "", "\N{SNOWMAN}"]
-    Predictor(*coefficients(), feature_names=names).save(str(tmp_path / "model.bin"))
-    assert [p.name for p in tmp_path.iterdir()] == ["model.bin"]
-    assert list(csoftmax.load(tmp_path / "model.bin").feature_names) == names
-
-
-def test_a_path_that_does_not_exist(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        csoftmax.load(tmp_path / "nothing")
-    with pytest.raises(OSError, match="nowhere"):
-        Predictor(*coefficients()).save(tmp_path / "nowhere" / "model")
-
-
-def test_files_of_another_kind_are_refused(tmp_path):
-    assert issubclass(ModelFileError, ValueError)
-    path = tmp_path / "file"
-    for content in (b"", b"\0", b"PK", b"Sepal length, sepal width\n", pickle.dumps(coefficients()), b"\x93NUMPY" * 99):
-        path.write_bytes(content)
-        with pytest.raises(ModelFileError, match="file"):
-            csoftmax.load(path)
-    np.save(tmp_path / "array.npy", np.ones(3))
-    np.savez(tmp_path / "arrays.npz", a=np.ones(3))
-    np.savez(tmp_path / "objects.npz", coef=np.array([{}, None], dtype=object))
-    for name in ("array.npy", "arrays.npz", "objects.npz"):
-        with pytest.raises(ModelFileError, match=name):
-            csoftmax.load(tmp_path / name)
-
-
-def test_a_pickle_is_never_executed(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (sys.exit, ("the pickle was executed",))
-
-    (tmp_path / "file").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ModelFileError):
-        csoftmax.load(tmp_path / "file")
-
-
-def test_a_file_cut_anywhere_is_refused(saved):
-    path, content = saved
-    for length in range(len(content)):
-        path.write_bytes(content[:length])
-        with pytest.raises(ModelFileError):
-            csoftmax.load(path)
-
-
-def test_a_file_with_a_wrong_byte_is_refused_or_gives_the_same_model(saved):
-    path, content = saved
-    expected = csoftmax.load(path)
-    rng = np.random.default_rng(7)
-    refused = 0
-    for position in rng.permutation(len(content))[:400]:
-        broken = bytearray(content)
-        broken[position] ^= 1 << rng.integers(8)
-        path.write_bytes(broken)
-        try:
-            model = csoftmax.load(path)
-        except ModelFileError:  # any other exception fails the test
-            refused += 1
-        else:
-            assert_same_predictor(model, expected)
-    assert refused > 100
-
-
-def test_a_file_without_one_of_its_members_is_refused(saved):
-    path, _ = saved
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    assert len(members) >= 3
-    for missing in members:
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in members.items():
-                if name != missing:
-                    archive.writestr(name, content)
-        with pytest.raises(ModelFileError, match=path.name):
-            csoftmax.load(path)
-
-
-@pytest.mark.parametrize("value", [np.full((3, 4), np.nan), np.zeros((3, 5)), np.zeros(12), np.zeros((3, 4), int)])
-def test_a_file_with_weights_that_make_no_model_is_refused(saved, value):
-    path, _ = saved
-    with np.load(path) as archive:
-        members = dict(archive)
-    name = next(name for name, member in members.items() if member.shape == (3, 4))
-    intercept = next(name for name, member in members.items() if member.shape == (3,) and member.dtype.kind == "f")
-    members[name] = value
-    if value.shape == (3, 5):
-        members[intercept] = np.zeros(4)
-    with open(path, "wb") as file:
-        np.savez(file, **members)
-    with pytest.raises(ModelFileError, match=path.name):
-        csoftmax.load(path)
-
-
-def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(saved):
-    resource = pytest.importorskip("resource")
-    path, content = saved
-    large = Predictor(*coefficients(100, 2000))  # 1.6 MB
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as on a full disk
-    try:
-        with pytest.raises(OSError, match="large"):
-            large.save(path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == content
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
-    large.save(path)
-    assert_same_predictor(csoftmax.load(path), large)
 
 
 def test_labels_of_several_types_and_a_string_for_the_names_are_refused():
