@@ -68,9 +68,10 @@ def _affine(scaler: Any, d: int) -> tuple[Float64, Float64]:
 
 def _compare(model: Any, coef: Float64, intercept: Float64) -> None:
     """Refuse a model whose probabilities are not those of its scores."""
-    rng = np.random.default_rng(0)
-    # Scores of a few units, where the softmax of several classes and, say, one-vs-rest differ most.
-    X = rng.standard_normal((16, coef.shape[1])) / max(np.sqrt((coef**2).sum(axis=1)).max(), 1e-300) * 2
+    # Points whose scores are a few units apart, as far as there are any: there the softmax of several classes and, say,
+    # one-vs-rest differ most.
+    wanted = 2 * np.random.default_rng(0).standard_normal((16, len(coef)))
+    X = (wanted - intercept) @ np.linalg.pinv(coef).T
     scores = X @ coef.T + intercept
     if len(coef) == 1:
         scores = np.hstack([np.zeros_like(scores), scores])
