@@ -32,6 +32,9 @@ typedef struct {
     /* Row-major scores in place to probabilities, or to their logarithms. */
     void (*softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z);
     void (*log_softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z);
+    /* Class-major scores, which are lost, to the same, row-major. scratch holds 2 * n_rows values. */
+    void (*softmax_columns)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z, ptrdiff_t ld, void *out, int logarithm,
+                            void *scratch);
     /* Class-major logits in place to weight * (probability - indicator of the label); returns the weighted loss.
      * One column means two classes: z is the logit of label 1. scratch holds 2 * n_rows values. */
     double (*residual)(ptrdiff_t n_rows, ptrdiff_t n_columns, void *z, ptrdiff_t ld, const int32_t *y,

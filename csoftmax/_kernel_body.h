@@ -99,6 +99,38 @@ static TARGET void NAME(log_softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes,
     }
 }
 
+/* The same from class-major scores, where every loop runs over rows; scratch holds 2 * n_rows values. */
+static TARGET void NAME(softmax_columns)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z_, ptrdiff_t ld, void *out_,
+                                         int logarithm, void *scratch)
+{
+    REAL *z = z_, *RESTRICT out = out_, *RESTRICT top = scratch, *RESTRICT sum = top + n_rows;
+    memcpy(top, z, (size_t)n_rows * sizeof(REAL));
+    memset(sum, 0, (size_t)n_rows * sizeof(REAL));
+    for (ptrdiff_t k = 1; k < n_classes; k++) {
+        const REAL *zk = z + k * ld;
+        for (ptrdiff_t i = 0; i < n_rows; i++)
+            top[i] = zk[i] > top[i] ? zk[i] : top[i];
+    }
+    for (ptrdiff_t k = 0; k < n_classes; k++) {
+        REAL *RESTRICT zk = z + k * ld;
+        for (ptrdiff_t i = 0; i < n_rows; i++) {
+            const REAL below = zk[i] - top[i], e = NAME(exp1)(below);
+            zk[i] = logarithm ? below : e;
+            sum[i] += e;
+        }
+    }
+    if (logarithm)
+        NAME(log)(n_rows, sum, sum);
+    for (ptrdiff_t k = 0; k < n_classes; k++) {
+        REAL *RESTRICT zk = z + k * ld;
+        for (ptrdiff_t i = 0; i < n_rows; i++)
+            zk[i] = logarithm ? zk[i] - sum[i] : zk[i] / sum[i];
+    }
+    for (ptrdiff_t i = 0; i < n_rows; i++)
+        for (ptrdiff_t k = 0; k < n_classes; k++)
+            out[i * n_classes + k] = z[k * ld + i];
+}
+
 /* ---- the loss of a block, class-major ----------------------------------------------------------------------- */
 
 /* Sums in float64 run over more of them, so that rows in float32 fill vectors as well. */
@@ -262,7 +294,7 @@ static TARGET int NAME(all_finite)(ptrdiff_t n, const void *x_)
 
 static const cs_kernels NAME(table) = {
     NAME(exp), NAME(log), NAME(log1p), NAME(softmax_rows),
-    NAME(log_softmax_rows), NAME(residual), NAME(class_sums), NAME(tile_fold), NAME(tile_logits), NAME(tile_gradient),
+    NAME(log_softmax_rows), NAME(softmax_columns), NAME(residual), NAME(class_sums), NAME(tile_fold), NAME(tile_logits), NAME(tile_gradient),
     NAME(sparse_logits), NAME(sparse_gradient), NAME(row_logits), NAME(row_softmax), NAME(tile_gram),
     NAME(column_range), NAME(column_spread), NAME(row_lengths), NAME(all_finite), LANES,
 };

@@ -17,6 +17,9 @@ cdef extern from "_kernel.h" nogil:
         void (*log1p)(Py_ssize_t n, const void *x, void *out) noexcept nogil
         void (*softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
         void (*log_softmax_rows)(Py_ssize_t n_rows, Py_ssize_t n_classes, void *z) noexcept nogil
+        void (*softmax_columns)(
+            Py_ssize_t n_rows, Py_ssize_t n_classes, void *z, Py_ssize_t ld, void *out, bint logarithm,
+            void *scratch) noexcept nogil
         double (*residual)(
             Py_ssize_t n_rows, Py_ssize_t n_columns, void *z, Py_ssize_t ld, const int *y, const void *weight,
             void *scratch) noexcept nogil

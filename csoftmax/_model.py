@@ -26,12 +26,13 @@ __all__ = [
     "check_out",
     "checked",
     "load",
-    "rank",
     "rebuild",
+    "report_text",
     "rows",
     "save",
     "threads",
     "tiled",
+    "top_k",
 ]
 
 FORMAT_VERSION = 1
@@ -144,11 +145,21 @@ def rows(x: Any, n_features: int, dtype: DType) -> tuple[Array, bool]:
     return converted, single
 
 
-def rank(k: Any, n_classes: int) -> int:
-    """How many classes `top_k` is to name."""
-    if integer(k, "k", 1) > n_classes:
-        raise ValueError(f"k={k}: the model has {n_classes} classes, expected a number from 1 to that")
-    return int(k)
+def top_k(model: "Predictor", x: Any, k: Any, n_threads: int | None) -> tuple[Array, Array]:
+    """See `Predictor.top_k`."""
+    if integer(k, "k", 1) > model.n_classes:
+        raise ValueError(f"k={k}: the model has {model.n_classes} classes, expected a number from 1 to that")
+    X, single = rows(x, model.n_features, model.dtype)
+    labels, chances = np.empty((len(X), k), model.classes.dtype), np.empty((len(X), k), model.dtype)
+    # A block at a time: the matrix of all probabilities never exists.
+    step = max(1, 2**16 // model.n_classes)
+    block = np.empty((min(step, len(X)), model.n_classes), model.dtype)
+    for start in range(0, len(X), step):
+        part = model.predict_proba(X[start : start + step], block[: len(X) - start], n_threads=n_threads)
+        order = np.argsort(-part, axis=1, kind="stable")[:, :k]
+        labels[start : start + step] = model.classes[order]
+        chances[start : start + step] = np.take_along_axis(part, order, axis=1)
+    return (labels[0], chances[0]) if single else (labels, chances)
 
 
 def check_out(out: Any, x: Any, shape: tuple[int, ...], dtype: DType) -> None:

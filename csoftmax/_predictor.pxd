@@ -27,10 +27,10 @@ cdef class Predictor:
     # The most probable class of each row, by its number.
     cdef int codes(self, const void *x, Py_ssize_t n, Py_ssize_t *out) noexcept nogil
 
-    cdef void _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t left) noexcept nogil
+    cdef void _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t row_stride, Py_ssize_t column_stride,
+                      Py_ssize_t left) noexcept nogil
     cdef int _fill(self, const void *x, Py_ssize_t n, void *out, int kind) noexcept nogil
     cdef int _fill_row(self, const void *x, void *out, int kind) noexcept nogil
     cdef bint _is_row(self, object x) noexcept
     cdef object _answer(self, x, out, n_threads, int kind)
-    cdef int _fill_row_alone(self, x, out, int kind)
     cdef object _refuse(self, X, int good)

@@ -27,7 +27,8 @@ cdef enum:
 
 cdef enum:
     STACK = 256  # values of a row's scores that need no allocation
-    BLOCK = 64  # rows whose scores stay in the cache
+    BLOCK = 64  # rows whose scores stay in the cache; four times that for models that do not
+    FEW = 32  # columns
     ALONE = 20_000  # multiplications from which on other Python threads may run meanwhile
     CHUNK = 1 << 20  # multiplications of a chunk, and how many chunks are worth a second thread
     THREADED = 8
@@ -77,7 +78,10 @@ cdef class Predictor:
             Layout tile = layout_of(self.n_features, self.n_columns, True, False, self.itemsize)
             Layout row = layout_of(self.n_features, self.n_columns, False, True, self.itemsize)
             bint same = tile.fold == row.fold or self.n_columns == 1
-        memory = np.empty(tile.size + (0 if same else row.size) + 64, weights.dtype)
+        size = tile.size + (0 if same else row.size) + 64
+        if size * self.itemsize > 1 << 20:
+            size = max(size, (1 << 22) // self.itemsize)  # NumPy asks for huge pages from here on
+        memory = np.empty(size, weights.dtype)
         cdef Py_ssize_t first = (64 - <uintptr_t>cnp.PyArray_DATA(memory) % 64) // self.itemsize
         _kernels.pack(weights, offsets, tile.fold, tile.width, memory[first : first + tile.size])
         if not same:
@@ -228,20 +232,7 @@ cdef class Predictor:
         labels : ndarray of shape (k,) or (n, k)
         probabilities : ndarray of shape (k,) or (n, k)
         """
-        k = _model.rank(k, self.n_classes)
-        X, single = self._rows(x)
-        labels, chances = np.empty((len(X), k), self._classes.dtype), np.empty((len(X), k), self.dtype)
-        # A block at a time: the matrix of all probabilities never exists.
-        step = max(1, 2**16 // self.n_classes)
-        block = np.empty((min(step, len(X)), self.n_classes), self.dtype)
-        for start in range(0, len(X), step):
-            rows = X[start : start + step]
-            part = block[: len(rows)]
-            self._run(rows, part, n_threads, PROBABILITIES)
-            order = np.argsort(-part, axis=1, kind="stable")[:, :k]
-            labels[start : start + step] = self._classes[order]
-            chances[start : start + step] = np.take_along_axis(part, order, axis=1)
-        return (labels[0], chances[0]) if single else (labels, chances)
+        return _model.top_k(self, x, k, n_threads)
 
     def save(self, path):
         """Write the model to a file that `csoftmax.load` reads.
@@ -280,7 +271,8 @@ cdef class Predictor:
             if n == 1:
                 self.kernels.row_logits(self.n_features, self.n_columns, x, self.by_row, z)
             else:
-                self._logits(<const char*>x + done * self.n_features * self.itemsize, rows, z, n - done)
+                self._logits(<const char*>x + done * self.n_features * self.itemsize, rows, z, self.n_columns, 1,
+                             n - done)
             for i in range(rows):
                 if self.itemsize == 8:
                     out[done + i] = first_largest(<const double*>z + i * self.n_columns, self.n_columns, &good)
@@ -293,12 +285,14 @@ cdef class Predictor:
 
     # ---- the work -------------------------------------------------------------------------------------------------
 
-    cdef void _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t left) noexcept nogil:
-        """Row-major scores of a block; the next one is fetched meanwhile."""
+    cdef void _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t row_stride, Py_ssize_t column_stride,
+                      Py_ssize_t left) noexcept nogil:
+        """Scores of a block; the next one is fetched meanwhile."""
         cdef const char *ahead = <const char*>x
         if left >= 2 * rows:
             ahead += rows * self.n_features * self.itemsize
-        self.kernels.tile_logits(rows, self.n_features, self.n_columns, x, self.by_tile, z, self.n_columns, 1, ahead)
+        self.kernels.tile_logits(rows, self.n_features, self.n_columns, x, self.by_tile, z, row_stride, column_stride,
+                                 ahead)
 
     cdef int _fill_row(self, const void *x, void *out, int kind) noexcept nogil:
         cdef:
@@ -324,22 +318,32 @@ cdef class Predictor:
     cdef int _fill(self, const void *x, Py_ssize_t n, void *out, int kind) noexcept nogil:
         cdef:
             Py_ssize_t columns = self.n_columns if kind == SCORES else self.n_classes, done = 0, rows, i
-            double buffer[BLOCK]
+            Py_ssize_t most = BLOCK
+            bint few = self.n_columns <= FEW
+            double buffer[(FEW + 2) * BLOCK]
+            char *z = <char*>buffer
             const char *here
             char *place
             int good = 1
+        if not few and self.n_columns * self.n_features * self.itemsize > 1 << 20:
+            most *= 4
         while done < n:
-            rows = min(<Py_ssize_t>BLOCK, n - done)
+            rows = min(most, n - done)
             here = <const char*>x + done * self.n_features * self.itemsize
             place = <char*>out + done * columns * self.itemsize
-            if self.n_columns == 1 and kind != SCORES:
-                self._logits(here, rows, buffer, n - done)
-                for i in range(rows):
-                    good &= self.kernels.all_finite(1, <char*>buffer + i * self.itemsize)
-                    self.kernels.row_softmax(1, <char*>buffer + i * self.itemsize, place + 2 * i * self.itemsize,
-                                             kind == LOGARITHMS)
+            if few and kind != SCORES:
+                # Few classes: the softmax runs over the rows.
+                self._logits(here, rows, z, 1, BLOCK, n - done)
+                good &= self.kernels.all_finite(rows, z)
+                if self.n_columns > 1:
+                    self.kernels.softmax_columns(rows, columns, z, BLOCK, place, kind == LOGARITHMS,
+                                                 z + FEW * BLOCK * self.itemsize)
+                else:
+                    for i in range(rows):
+                        self.kernels.row_softmax(1, z + i * self.itemsize, place + 2 * i * self.itemsize,
+                                                 kind == LOGARITHMS)
             else:
-                self._logits(here, rows, place, n - done)
+                self._logits(here, rows, place, columns, 1, n - done)
                 for i in range(rows):
                     good &= self.kernels.all_finite(1, place + i * columns * self.itemsize)
                 if kind == PROBABILITIES:
@@ -355,8 +359,11 @@ cdef class Predictor:
                 and cnp.PyArray_DIM(x, 0) == self.n_features and cnp.PyArray_ISCARRAY_RO(x))
 
     cdef object _answer(self, x, out, n_threads, int kind):
-        cdef cnp.npy_intp columns = self.n_columns if kind == SCORES else self.n_classes
-        cdef int good
+        cdef:
+            cnp.npy_intp columns = self.n_columns if kind == SCORES else self.n_classes
+            const void *row
+            void *place
+            int good
         if self._is_row(x):
             if out is None:
                 out = cnp.PyArray_SimpleNew(1, &columns, self.typenum)
@@ -364,10 +371,12 @@ cdef class Predictor:
                       and cnp.PyArray_TYPE(out) == self.typenum and cnp.PyArray_DIM(out, 0) == columns
                       and apart(x, out)):
                 _model.check_out(out, x, (columns,), self.dtype)
+            row, place = cnp.PyArray_DATA(x), cnp.PyArray_DATA(out)
             if self.n_features * self.n_columns < ALONE:
-                good = self._fill_row(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), kind)
+                good = self._fill_row(row, place, kind)
             else:
-                good = self._fill_row_alone(x, out, kind)
+                with nogil:
+                    good = self._fill_row(row, place, kind)
             if good != 1:
                 self._refuse(x, good)
             return out
@@ -383,24 +392,22 @@ cdef class Predictor:
             _model.by_blas(self, X, out, n_threads, ("", "softmax", "log_softmax")[kind])
         return out
 
-    cdef int _fill_row_alone(self, x, out, int kind):
-        cdef const void *row = cnp.PyArray_DATA(x)
-        cdef void *place = cnp.PyArray_DATA(out)
-        cdef int good
-        with nogil:
-            good = self._fill_row(row, place, kind)
-        return good
-
     def _rows(self, x):
         """(C-contiguous matrix of the model's dtype, whether it was one row); not yet looked at for NaN."""
+        if (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 2 and cnp.PyArray_TYPE(x) == self.typenum
+                and cnp.PyArray_DIM(x, 1) == self.n_features and cnp.PyArray_ISCARRAY_RO(x)):
+            return x, False
         return _model.rows(x, self.n_features, self.dtype)
 
     def _run(self, X, out, n_threads, int kind):
         """Fill out, in chunks of rows on so many threads; kind -1 stands for codes."""
         n = len(X)
+        if n_threads is None and n * self.n_features * max(self.n_columns, 8) < THREADED * CHUNK:
+            self._refuse(X, self._part(X, out, kind))
+            return
         work = n * self.n_features * max(self.n_columns, 8)
         chunks = max(1, min(n // BLOCK, work // CHUNK))
-        n_threads = _model.threads(n_threads) if n_threads is not None or chunks >= THREADED else 1
+        n_threads = _model.threads(n_threads) if chunks >= THREADED else min(1, _model.threads(n_threads))
         step = -(-n // chunks)
         good = [1] * chunks
 
