@@ -14,8 +14,12 @@ import argparse
 import gc
 import itertools
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import daal4py
 import numpy as np
@@ -169,6 +173,30 @@ def show_batches(repeats: int) -> None:
         print(f"| {n}, {d}, {n_classes} | {np.dtype(dtype)} | {n_threads} | {cells} | {best:.2f} |", flush=True)
 
 
+def cold_start(repeats: int) -> None:
+    """From the start of an interpreter to the first answer of a model in a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model")
+        Predictor(np.ones((10, 64)), np.zeros(10)).save(path)
+        codes = (
+            "import numpy",
+            f"import numpy, csoftmax; csoftmax.load({str(path)!r}).predict_proba(numpy.zeros(64))",
+        )
+        rounds = []
+        for _ in range(repeats):
+            row = []
+            for code in codes:
+                began = time.perf_counter()
+                subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+                row.append((time.perf_counter() - began) * 1e3)
+            rounds.append(row)
+    plain, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
+    ratio = statistics.median(row[1] / row[0] for row in rounds)
+    print(
+        f"\nCold start: import numpy {plain:.0f} ms, to the first answer {ours:.0f} ms, ratio {ratio:.2f}", flush=True
+    )
+
+
 def draw(results: list[tuple], path: str) -> None:
     import matplotlib
 
@@ -198,6 +226,7 @@ def main() -> None:
     with threadpool_limits(1):
         results = one_row(options.rounds)
     show_rows(results)
+    cold_start(25)
     draw(results, options.png)
     show_batches(options.repeats)
 
