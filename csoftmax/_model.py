@@ -78,9 +78,13 @@ def checked(
     if offsets.shape != (n_columns,):
         raise ValueError(f"intercept has shape {offsets.shape} and coef {weights.shape}: expected ({n_columns},)")
     n_classes = max(2, n_columns)
+    if isinstance(classes, list | tuple) and len({type(label) for label in classes}) > 1:
+        raise TypeError(f"classes mixes labels of several types, {list(classes)[:5]}: make them one type")
     labels = np.arange(n_classes) if classes is None else as_array(classes, "classes")
     if labels.dtype.kind == "O" and len({type(label) for label in labels.flat}) > 1:
         raise TypeError(f"classes mixes labels of several types, {labels.tolist()[:5]}: make them one type")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError("classes contains NaN: expected labels that equal themselves")
     if labels.shape != (n_classes,) or len(set(labels.tolist())) != n_classes:
         raise ValueError(
             f"classes has shape {labels.shape} with {len(set(labels.ravel().tolist()))} different labels: "
@@ -95,16 +99,24 @@ def checked(
     names = None if feature_names is None else tuple(feature_names)
     if names is not None and (len(names) != n_features or not all(isinstance(name, str) for name in names)):
         raise ValueError(f"feature_names has {len(names)} entries: expected {n_features} strings, one per column")
-    for array in (weights, offsets, labels):
+    if names is not None and any(name.endswith("\0") for name in names):
+        raise ValueError("feature_names has a name that ends with a NUL character, which a model file would lose")
+    return _frozen(weights), _frozen(offsets), _frozen(labels), names
+
+
+def _frozen(array: Array) -> Array:
+    """A copy in memory that nobody can write."""
+    if array.dtype == object:
         array.setflags(write=False)
-    return weights, offsets, labels, names
+        return array
+    return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
 
 def report_text(report: Mapping[str, Any] | None) -> str | None:
     """The training report as JSON."""
     try:
         return None if report is None else json.dumps(dict(report))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"training_report cannot be written as JSON: {error}") from None
 
 
@@ -123,9 +135,9 @@ def rebuild(*arguments: Any) -> "Predictor":
     )
 
 
-def rows(x: Any, n_features: int, dtype: DType) -> tuple[Array, bool]:
+def rows(x: Any, n_features: int, dtype: DType, finite: bool = True) -> tuple[Array, bool]:
     """x as a C-contiguous matrix of the model's dtype, and whether it was one row; NaN is not looked for."""
-    if hasattr(x, "toarray") and x.shape == (1, n_features):
+    if hasattr(x, "toarray") and getattr(x, "shape", None) == (1, n_features):
         x = x.toarray()
     array = as_array(x, "x")
     single = array.ndim == 1
@@ -139,7 +151,7 @@ def rows(x: Any, n_features: int, dtype: DType) -> tuple[Array, bool]:
         return matrix, single
     with np.errstate(over="ignore"):
         converted = matrix.astype(dtype)
-    if not _kernels.all_finite(converted):
+    if finite and not _kernels.all_finite(converted):
         check_finite(matrix, "x")
         check_finite(converted, f"x in {dtype}")
     return converted, single
@@ -149,16 +161,18 @@ def top_k(model: "Predictor", x: Any, k: Any, n_threads: int | None) -> tuple[Ar
     """See `Predictor.top_k`."""
     if integer(k, "k", 1) > model.n_classes:
         raise ValueError(f"k={k}: the model has {model.n_classes} classes, expected a number from 1 to that")
+    threads(n_threads)
     X, single = rows(x, model.n_features, model.dtype)
     labels, chances = np.empty((len(X), k), model.classes.dtype), np.empty((len(X), k), model.dtype)
     # A block at a time: the matrix of all probabilities never exists.
     step = max(1, 2**16 // model.n_classes)
     block = np.empty((min(step, len(X)), model.n_classes), model.dtype)
     for start in range(0, len(X), step):
-        part = model.predict_proba(X[start : start + step], block[: len(X) - start], n_threads=n_threads)
+        # By their logarithms, which still differ where probabilities are all 0 or all but 1.
+        part = model.predict_log_proba(X[start : start + step], block[: len(X) - start], n_threads=n_threads)
         order = np.argsort(-part, axis=1, kind="stable")[:, :k]
         labels[start : start + step] = model.classes[order]
-        chances[start : start + step] = np.take_along_axis(part, order, axis=1)
+        chances[start : start + step] = np.exp(np.take_along_axis(part, order, axis=1))
     return (labels[0], chances[0]) if single else (labels, chances)
 
 
@@ -187,7 +201,6 @@ def by_blas(model: "Predictor", X: Array, out: Array, n_threads: int | None, the
     """Fill out by BLAS: the training code does, and with it SciPy is loaded, only now."""
     from ._passes import scores
 
-    check_finite(X, "x")
     scores(X, model.coef, model.intercept, threads(n_threads), then, out=out)
 
 
@@ -211,7 +224,7 @@ def save(model: "Predictor", path: str | os.PathLike[str]) -> None:
         members["feature_names"] = np.array(model.feature_names)
     if model.training_report is not None:
         members["training_report"] = json.dumps(model.training_report)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".csoftmax-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             np.savez(file, **members)
@@ -223,20 +236,20 @@ def save(model: "Predictor", path: str | os.PathLike[str]) -> None:
             temporary.unlink()
         raise
     if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
         with suppress(OSError):  # not every file system can
-            os.fsync(folder)
-        os.close(folder)
+            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def _storable(labels: Array) -> Array:
-    if labels.dtype != object:
-        return labels
-    plain = np.array(labels.tolist())
+    plain = np.array(labels.tolist()) if labels.dtype == object else labels
     if plain.dtype.kind not in _LABELS or plain.tolist() != labels.tolist():
         raise TypeError(
-            "classes holds Python objects, which a model file does not store: use labels of one type, int, str, bool "
-            "or float"
+            f"classes of dtype {labels.dtype} are not what a model file stores: use labels of one type, int, str, bool "
+            f"or float"
         )
     return plain
 

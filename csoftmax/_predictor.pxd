@@ -1,7 +1,10 @@
 """For compiled callers: `from csoftmax._predictor cimport Predictor`; see README.md, "From Cython"."""
+cimport cython
+
 from ._kernels cimport cs_kernels
 
 
+@cython.final
 cdef class Predictor:
     cdef readonly Py_ssize_t n_features
     cdef readonly Py_ssize_t n_classes
@@ -33,4 +36,4 @@ cdef class Predictor:
     cdef int _fill_row(self, const void *x, void *out, int kind) noexcept nogil
     cdef bint _is_row(self, object x) noexcept
     cdef object _answer(self, x, out, n_threads, int kind)
-    cdef object _refuse(self, X, int good)
+    cdef object _refuse(self, X, int good, int kind)

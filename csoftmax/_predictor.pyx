@@ -4,6 +4,7 @@
 Imports neither SciPy nor the training code. One row is checked through NumPy's C interface and goes straight to a
 kernel; whatever is not an array of the model's dtype takes the way through _model, which converts it.
 """
+cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport uintptr_t
@@ -34,6 +35,7 @@ cdef enum:
     THREADED = 8
 
 
+@cython.final
 cdef class Predictor:
     """Class probabilities of a linear softmax model.
 
@@ -210,7 +212,7 @@ cdef class Predictor:
         if self._is_row(x):
             good = self.codes(cnp.PyArray_DATA(x), 1, &code)
             if good != 1:
-                self._refuse(x, good)
+                self._refuse(x, good, PROBABILITIES)
             return self._labels[code]
         X, single = self._rows(x)
         codes = np.empty(len(X), np.intp)
@@ -364,6 +366,8 @@ cdef class Predictor:
             const void *row
             void *place
             int good
+        if n_threads is not None:
+            _model.threads(n_threads)
         if self._is_row(x):
             if out is None:
                 out = cnp.PyArray_SimpleNew(1, &columns, self.typenum)
@@ -378,18 +382,19 @@ cdef class Predictor:
                 with nogil:
                     good = self._fill_row(row, place, kind)
             if good != 1:
-                self._refuse(x, good)
+                self._refuse(x, good, kind)
             return out
         X, single = self._rows(x)
         shape = (*(() if single else X.shape[:1]), columns)
         if out is None:
             out = np.empty(shape, self.dtype)
         else:
-            _model.check_out(out, x, shape, self.dtype)
+            _model.check_out(out, X, shape, self.dtype)
         if self.tiled or len(X) < BLOCK:
             self._run(X, out.reshape(len(X), columns), n_threads, kind)
         else:
             _model.by_blas(self, X, out, n_threads, ("", "softmax", "log_softmax")[kind])
+            self._refuse(X, np.isfinite(out[:, 0]).all(), kind)
         return out
 
     def _rows(self, x):
@@ -397,13 +402,13 @@ cdef class Predictor:
         if (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 2 and cnp.PyArray_TYPE(x) == self.typenum
                 and cnp.PyArray_DIM(x, 1) == self.n_features and cnp.PyArray_ISCARRAY_RO(x)):
             return x, False
-        return _model.rows(x, self.n_features, self.dtype)
+        return _model.rows(x, self.n_features, self.dtype, self.check_finite)
 
     def _run(self, X, out, n_threads, int kind):
         """Fill out, in chunks of rows on so many threads; kind -1 stands for codes."""
         n = len(X)
         if n_threads is None and n * self.n_features * max(self.n_columns, 8) < THREADED * CHUNK:
-            self._refuse(X, self._part(X, out, kind))
+            self._refuse(X, self._part(X, out, kind), kind)
             return
         work = n * self.n_features * max(self.n_columns, 8)
         chunks = max(1, min(n // BLOCK, work // CHUNK))
@@ -416,7 +421,7 @@ cdef class Predictor:
 
         if n:
             run(chunk, chunks, n_threads)
-            self._refuse(X, min(good))
+            self._refuse(X, min(good), kind)
 
     def _part(self, cnp.ndarray X, cnp.ndarray out, int kind):
         cdef:
@@ -435,12 +440,17 @@ cdef class Predictor:
                 good = self._fill(rows, n, place, kind)
         return good
 
-    cdef object _refuse(self, X, int good):
-        """Raise if there was no memory, or if x holds NaN or infinity, which are not taken."""
+    cdef object _refuse(self, X, int good, int kind):
+        """Raise if there was no memory, if x holds NaN or infinity, or if its scores are too large for probabilities."""
         if good < 0:
             raise MemoryError("no memory for the scores of one row")
         if not good and self.check_finite:
             _model.check_finite(X, "x")
+            if kind != SCORES and self.n_columns > 1:  # a single infinite score still gives 0 and 1
+                raise ValueError(
+                    f"scores of x overflow {self.dtype}, so that probabilities cannot be told: use features of smaller "
+                    f"size, or float64"
+                )
 
 
 cdef bint apart(x, out) noexcept:

@@ -58,6 +58,8 @@ def linear_softmax(model: Any) -> tuple[Float64, Float64, Array, list[str] | Non
 def _affine(scaler: Any, d: int) -> tuple[Float64, Float64]:
     """scale and shift of a scaler that turns x into scale x + shift."""
     kind = type(scaler).__name__
+    if not hasattr(scaler, "scale_"):
+        raise TypeError(f"from_sklearn: the {kind} of the pipeline is not fitted")
     if getattr(scaler, "clip", False):
         raise TypeError(f"from_sklearn: {kind} clips its values, which no weights can do")
     if kind == "MinMaxScaler":
@@ -71,7 +73,7 @@ def _compare(model: Any, coef: Float64, intercept: Float64) -> None:
     # Points whose scores are a few units apart, as far as there are any: there the softmax of several classes and, say,
     # one-vs-rest differ most.
     wanted = 2 * np.random.default_rng(0).standard_normal((16, len(coef)))
-    X = (wanted - intercept) @ np.linalg.pinv(coef).T
+    X = (wanted - intercept) @ np.linalg.pinv(coef, rcond=1e-8).T
     scores = X @ coef.T + intercept
     if len(coef) == 1:
         scores = np.hstack([np.zeros_like(scores), scores])

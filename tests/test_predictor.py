@@ -261,10 +261,62 @@ def test_nan_and_infinity_are_refused_wherever_they_stand(instruction_set, n_cla
     assert blind.predict_proba(spoiled).shape == (n_classes,)
 
 
-def test_scores_that_overflow_are_not_taken_for_bad_input():
+def test_scores_that_overflow_are_told_apart_from_bad_input(instruction_set):
     model = Predictor(np.array([[1e200, 0.0], [0.0, 1.0], [-1e200, 0.0]]), np.zeros(3))
     for x in ([1e200, 1.0], [[1e200, 1.0], [0.0, 1.0]]):
-        model.predict_proba(np.array(x))
+        for method in (model.predict_proba, model.predict_log_proba, model.predict):
+            with pytest.raises(ValueError, match="overflow float64"):
+                method(np.array(x))
+        assert np.isinf(model.decision_function(np.array(x))).any()
+    two = Predictor(np.array([[1e30]], np.float32), np.zeros(1, np.float32))
+    np.testing.assert_array_equal(two.predict_proba(np.array([[1e30], [-1e30]], np.float32)), [[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("n", [1, 2, 200])
+def test_without_the_check_nothing_is_refused(instruction_set, n):
+    model = Predictor(*coefficients(40, 5), check_finite=False)
+    X = inputs(n, 5)
+    X[0, 0] = np.nan
+    for x in (X, X.tolist(), X.astype(np.float32), X[0]):
+        assert np.isnan(model.predict_proba(x)).any()
+
+
+def test_labels_and_names_that_would_not_stay_what_they_are(tmp_path):
+    coef, intercept = coefficients()
+    for classes, error in (
+        ([1, "a", 2], TypeError),
+        ([True, False, 2], TypeError),
+        ([np.nan, np.nan, 1.0], ValueError),
+    ):
+        with pytest.raises(error, match="classes"):
+            Predictor(coef, intercept, classes)
+    with pytest.raises(ValueError, match="feature_names"):
+        Predictor(coef, intercept, feature_names=["a", "b", "c", "a\0"])
+    for classes in (np.array(["2020", "2021", "2022"], "M8[Y]"), np.array([1j, 2j, 3])):
+        with pytest.raises(TypeError, match="classes"):
+            Predictor(coef, intercept, classes).save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_predictor_has_no_back_door_and_no_heirs():
+    model = Predictor(*coefficients())
+    for array in (model.coef, model.intercept, model.classes):
+        while isinstance(array, np.ndarray):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.setflags(write=True)
+            array = array.base
+    with pytest.raises(TypeError, match="type"):
+        type("Heir", (Predictor,), {})
+    with pytest.raises(ValueError, match="n_threads"):
+        model.predict_proba(np.zeros(4), n_threads=0)
+    square, X = Predictor(np.eye(4), np.zeros(4)), np.ones((4, 4))
+    with pytest.raises(ValueError, match="overlaps"):
+        square.predict_proba(memoryview(X), X)
+
+
+def test_top_k_ranks_what_is_less_likely_than_any_number():
+    model = Predictor(np.zeros((4, 1)), [-2000.0, -1000.0, -3000.0, 0.0])
+    assert model.top_k(np.zeros(1), 4)[0].tolist() == [3, 1, 0, 2]
 
 
 def mixed_calls(model, X, answers, n):
