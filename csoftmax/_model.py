@@ -4,7 +4,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from . import _kernels
 from ._errors import ModelFileError
+from ._threads import run
 from ._typing import Array, DType
 from ._validation import as_array, as_floats, as_matrix, check_finite, integer, threads
 
@@ -25,6 +26,7 @@ __all__ = [
     "check_finite",
     "check_out",
     "checked",
+    "in_chunks",
     "load",
     "rebuild",
     "report_text",
@@ -195,6 +197,21 @@ def tiled(n_columns: int, n_bytes: int) -> bool:
     """Whether register tiles are the fastest way for a batch; if not, it is BLAS. As for a training pass."""
     vector = _kernels.vector_bytes()
     return n_columns <= 32 or vector > 32 or (vector == 32 and n_bytes <= 2**22)
+
+
+def in_chunks(
+    part: Callable[[Array, Array, int], int], X: Array, out: Array, kind: int, chunks: int, n_threads: int | None
+) -> int:
+    """Call part(rows of X, rows of out, kind) for so many parts of them; the least of its results."""
+    step = -(-len(X) // chunks)
+    good = [1] * chunks
+
+    def chunk(item: int, worker: int) -> None:
+        rows = slice(item * step, (item + 1) * step)
+        good[item] = part(X[rows], out[rows], kind)
+
+    run(chunk, chunks, threads(n_threads))
+    return min(good)
 
 
 def by_blas(model: "Predictor", X: Array, out: Array, n_threads: int | None, then: str) -> None:

@@ -17,7 +17,6 @@ import json
 import numpy as np
 
 from . import _kernels, _model
-from ._threads import run
 
 cnp.import_array()
 
@@ -147,10 +146,7 @@ cdef class Predictor:
         -------
         Predictor
 
-        Raises
-        ------
-        TypeError
-            For a model that is not of this kind, by name.
+        A model that is not of this kind is a TypeError, by name.
         """
         from ._sklearn import linear_softmax
 
@@ -225,8 +221,7 @@ cdef class Predictor:
         Parameters
         ----------
         x : array_like of shape (d,) or (n, d)
-        k : int
-            From 1 to K.
+        k : int, from 1 to K
         n_threads : int, optional
 
         Returns
@@ -245,7 +240,7 @@ cdef class Predictor:
         Raises
         ------
         TypeError
-            If the labels are Python objects other than strings.
+            If the labels are of another type than int, str, bool and float.
         OSError
             If the file cannot be written.
         """
@@ -406,22 +401,14 @@ cdef class Predictor:
 
     def _run(self, X, out, n_threads, int kind):
         """Fill out, in chunks of rows on so many threads; kind -1 stands for codes."""
-        n = len(X)
-        if n_threads is None and n * self.n_features * max(self.n_columns, 8) < THREADED * CHUNK:
-            self._refuse(X, self._part(X, out, kind), kind)
-            return
-        work = n * self.n_features * max(self.n_columns, 8)
-        chunks = max(1, min(n // BLOCK, work // CHUNK))
-        n_threads = _model.threads(n_threads) if chunks >= THREADED else min(1, _model.threads(n_threads))
-        step = -(-n // chunks)
-        good = [1] * chunks
-
-        def chunk(int item, int worker):
-            good[item] = self._part(X[item * step : (item + 1) * step], out[item * step : (item + 1) * step], kind)
-
-        if n:
-            run(chunk, chunks, n_threads)
-            self._refuse(X, min(good), kind)
+        cdef Py_ssize_t n = len(X), work = n * self.n_features * max(self.n_columns, 8)
+        if n_threads is not None:
+            _model.threads(n_threads)
+        if work < THREADED * CHUNK:
+            good = self._part(X, out, kind)
+        else:
+            good = _model.in_chunks(self._part, X, out, kind, max(1, min(n // BLOCK, work // CHUNK)), n_threads)
+        self._refuse(X, good, kind)
 
     def _part(self, cnp.ndarray X, cnp.ndarray out, int kind):
         cdef:
@@ -447,10 +434,7 @@ cdef class Predictor:
         if not good and self.check_finite:
             _model.check_finite(X, "x")
             if kind != SCORES and self.n_columns > 1:  # a single infinite score still gives 0 and 1
-                raise ValueError(
-                    f"scores of x overflow {self.dtype}, so that probabilities cannot be told: use features of smaller "
-                    f"size, or float64"
-                )
+                raise ValueError(f"scores of x overflow {self.dtype}, which leaves no probabilities: scale it")
 
 
 cdef bint apart(x, out) noexcept:
