@@ -185,11 +185,6 @@ cdef class Predictor:
     def decision_function(self, x, *, n_threads=None):
         """Scores before the softmax.
 
-        Parameters
-        ----------
-        x : array_like of shape (d,) or (n, d)
-        n_threads : int, optional
-
         Returns
         -------
         ndarray of shape (K,) or (n, K); for two classes a number or (n,), the score of the second class
@@ -393,7 +388,7 @@ cdef class Predictor:
         return out
 
     def _rows(self, x):
-        """(C-contiguous matrix of the model's dtype, whether it was one row); not yet looked at for NaN."""
+        """C-contiguous matrix of the model's dtype, and whether it was one row."""
         if (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 2 and cnp.PyArray_TYPE(x) == self.typenum
                 and cnp.PyArray_DIM(x, 1) == self.n_features and cnp.PyArray_ISCARRAY_RO(x)):
             return x, False
@@ -428,7 +423,7 @@ cdef class Predictor:
         return good
 
     cdef object _refuse(self, X, int good, int kind):
-        """Raise if there was no memory, if x holds NaN or infinity, or if its scores are too large for probabilities."""
+        """Raise if there was no memory, if x holds NaN or infinity, or if its scores are too large."""
         if good < 0:
             raise MemoryError("no memory for the scores of one row")
         if not good and self.check_finite:
