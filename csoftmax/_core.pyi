@@ -10,6 +10,7 @@ _Float64 = npt.NDArray[np.float64]
 _Labels = npt.NDArray[np.int32]
 _Places = npt.NDArray[np.signedinteger[Any]]
 
+def make_a_sum(rows: int, entries: int, d: int) -> bool: ...
 def workspace_size(n_columns: int, block: int, itemsize: int, gradient: int) -> int: ...
 def loss_gradient(
     X: _Array,

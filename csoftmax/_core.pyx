@@ -105,11 +105,12 @@ cdef inline const floating *next_rows(const floating *x, Py_ssize_t d, Py_ssize_
 
 # ---- loss and gradient ------------------------------------------------------------------------------------------
 
-cdef enum:
-    # float32 gradients are added up over so many rows, and entries so many times the features, and these sums once
-    # more: added to a long sum one by one, rows would lose half their digits.
-    ROWS_APART = 1024
-    ENTRIES_APART = 16
+cpdef bint make_a_sum(Py_ssize_t rows, Py_ssize_t entries, Py_ssize_t d) noexcept nogil:
+    """Whether so many rows of so many entries are to be added up apart from those before and after, in float32.
+
+    Added to a long sum one by one, rows would lose half their digits; but each sum costs as much as d entries.
+    """
+    return rows >= 1024 and entries >= 16 * d
 
 
 def workspace_size(Py_ssize_t n_columns, Py_ssize_t block, Py_ssize_t itemsize, Py_ssize_t gradient):
@@ -199,7 +200,7 @@ cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *wei
         lost += (loss - total) + part if abs(loss) >= abs(part) else (part - total) + loss
         loss = total
         i += rows
-        if apart and (i == stop or i - mark >= ROWS_APART and entries(X, mark, i) >= ENTRIES_APART * X.d):
+        if apart and (i == stop or make_a_sum(i - mark, entries(X, mark, i), X.d)):
             add_and_clear(w.size, gradient, sums)
             mark = i
     return loss + lost

@@ -60,9 +60,10 @@ typedef struct {
     void (*sparse_gradient)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *values, const void *indices,
                             const void *indptr, int wide, ptrdiff_t first, const void *z, ptrdiff_t ld,
                             void *gradient);
-    /* One row: z = its logits, padded to a multiple of lanes, from coefficients in the layout of a CSR matrix, or, for a
-     * single column, of tiles; then z, which is lost, to probabilities or to their logarithms, two for one column. */
-    void (*row_logits)(ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed, void *z);
+    /* One row: z = its logits, from coefficients in the layout of a CSR matrix, or, for a single column, of tiles; if
+     * `whole`, z has room for a multiple of lanes, which are written. Then z, whole, which is lost, to probabilities or
+     * to their logarithms, two for one column. */
+    void (*row_logits)(ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed, void *z, int whole);
     void (*row_softmax)(ptrdiff_t n_columns, void *z, void *out, int logarithm);
     /* Lower triangle of out += sum over rows of factor * x x'. Rows of out lie width apart, width >= size padded to a
      * multiple of lanes; zeros may be added to up to lanes - 1 values after its last row. */

@@ -61,10 +61,11 @@ FLATTEN TARGET REAL NAME(logit_of_row)(ptrdiff_t d, const REAL *RESTRICT x, cons
     return sum;
 }
 
-static TARGET void NAME(row_logits)(ptrdiff_t d, ptrdiff_t n_columns, const void *x_, const void *packed_, void *z_)
+static TARGET void NAME(row_logits)(ptrdiff_t d, ptrdiff_t n_columns, const void *x_, const void *packed_, void *z_,
+                                    int whole)
 {
     const REAL *x = x_, *packed = packed_;
-    REAL *z = z_;
+    REAL *z = z_, last[ROW_VECTORS * LANES];
     const ptrdiff_t width = (n_columns + LANES - 1) / LANES * LANES;
     const int early = d * width * (ptrdiff_t)sizeof(REAL) > FAR;
     ptrdiff_t vectors;
@@ -74,17 +75,21 @@ static TARGET void NAME(row_logits)(ptrdiff_t d, ptrdiff_t n_columns, const void
     }
     for (ptrdiff_t first = 0; first < width; first += vectors * LANES) {
         const ptrdiff_t left = (width - first) / LANES;
+        REAL *out;
         vectors = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        out = whole || first + vectors * LANES <= n_columns ? z + first : last;
         switch ((early ? 8 : 0) + vectors) {
-        case 1: NAME(logits_of_row)(1, 0, d, width, x, packed + first, z + first); break;
-        case 2: NAME(logits_of_row)(2, 0, d, width, x, packed + first, z + first); break;
-        case 4: NAME(logits_of_row)(4, 0, d, width, x, packed + first, z + first); break;
-        case 8: NAME(logits_of_row)(8, 0, d, width, x, packed + first, z + first); break;
-        case 9: NAME(logits_of_row)(1, 1, d, width, x, packed + first, z + first); break;
-        case 10: NAME(logits_of_row)(2, 1, d, width, x, packed + first, z + first); break;
-        case 12: NAME(logits_of_row)(4, 1, d, width, x, packed + first, z + first); break;
-        case 16: NAME(logits_of_row)(8, 1, d, width, x, packed + first, z + first); break;
+        case 1: NAME(logits_of_row)(1, 0, d, width, x, packed + first, out); break;
+        case 2: NAME(logits_of_row)(2, 0, d, width, x, packed + first, out); break;
+        case 4: NAME(logits_of_row)(4, 0, d, width, x, packed + first, out); break;
+        case 8: NAME(logits_of_row)(8, 0, d, width, x, packed + first, out); break;
+        case 9: NAME(logits_of_row)(1, 1, d, width, x, packed + first, out); break;
+        case 10: NAME(logits_of_row)(2, 1, d, width, x, packed + first, out); break;
+        case 12: NAME(logits_of_row)(4, 1, d, width, x, packed + first, out); break;
+        case 16: NAME(logits_of_row)(8, 1, d, width, x, packed + first, out); break;
         }
+        if (out == last)
+            memcpy(z + first, last, (size_t)(n_columns - first) * sizeof(REAL));
     }
 }
 

@@ -40,7 +40,7 @@ cdef extern from "_kernel.h" nogil:
             Py_ssize_t n_rows, Py_ssize_t n_columns, const void *values, const void *indices, const void *indptr,
             bint wide, Py_ssize_t first, const void *z, Py_ssize_t ld, void *gradient) noexcept nogil
         void (*row_logits)(
-            Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed, void *z) noexcept nogil
+            Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed, void *z, bint whole) noexcept nogil
         void (*row_softmax)(Py_ssize_t n_columns, void *z, void *out, bint logarithm) noexcept nogil
         void (*tile_gram)(
             Py_ssize_t n_rows, Py_ssize_t size, const void *x, const void *factor, void *out,

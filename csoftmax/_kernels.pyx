@@ -26,6 +26,16 @@ def vector_bytes():
     return cs_table(sizeof(double)).lanes * sizeof(double)
 
 
+def tiles_win(Py_ssize_t n_columns, Py_ssize_t n_bytes):
+    """Whether register tiles are faster than BLAS for so many columns, and so many bytes of coefficients.
+
+    With AVX-512 they are, by 1.1 to 5.9 times over the grid of benchmarks/bench_pass.py; with AVX2 up to about 4 MB,
+    by up to 1.4 times (from 100 columns on they are even); with plainer vectors up to 32 columns.
+    """
+    cdef Py_ssize_t vector = vector_bytes()
+    return n_columns <= 32 or vector > 32 or vector == 32 and n_bytes <= 1 << 22
+
+
 # ---- packed coefficients -----------------------------------------------------------------------------------------
 
 cdef Layout layout_of(Py_ssize_t d, Py_ssize_t n_columns, bint tiled, bint sparse, Py_ssize_t itemsize) noexcept nogil:

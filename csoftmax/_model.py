@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from . import _kernels
 from ._errors import ModelFileError
-from ._threads import run
+from ._threads import CHUNK_WORK, run
 from ._typing import Array, DType
 from ._validation import as_array, as_floats, as_matrix, check_finite, integer, threads
 
@@ -33,7 +33,6 @@ __all__ = [
     "rows",
     "save",
     "threads",
-    "tiled",
     "top_k",
 ]
 
@@ -193,16 +192,11 @@ def check_out(out: Any, x: Any, shape: tuple[int, ...], dtype: DType) -> None:
         raise ValueError("out overlaps x, which is read while out is written: pass another array")
 
 
-def tiled(n_columns: int, n_bytes: int) -> bool:
-    """Whether register tiles are the fastest way for a batch; if not, it is BLAS. As for a training pass."""
-    vector = _kernels.vector_bytes()
-    return n_columns <= 32 or vector > 32 or (vector == 32 and n_bytes <= 2**22)
-
-
 def in_chunks(
-    part: Callable[[Array, Array, int], int], X: Array, out: Array, kind: int, chunks: int, n_threads: int | None
+    part: Callable[[Array, Array, int], int], X: Array, out: Array, kind: int, work: int, n_threads: int | None
 ) -> int:
-    """Call part(rows of X, rows of out, kind) for so many parts of them; the least of its results."""
+    """Call part(rows of X, rows of out, kind) for parts of this work, in threads; the least of its results."""
+    chunks = max(1, min(len(X) // 64, work // CHUNK_WORK))
     step = -(-len(X) // chunks)
     good = [1] * chunks
 

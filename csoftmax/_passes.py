@@ -13,26 +13,18 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core, _kernels
-from ._threads import run
+from ._threads import CHUNK_WORK, THREADED_WORK, run
 from ._typing import Array, Codes, DType, Float64, Rows
 
-# Register tiles win over BLAS by 1.6 to 2.7 times with AVX-512, by up to 1.4 with AVX2 (from 100 columns on they are
-# even, beyond AVX2_TILE_BYTES of coefficients behind), with plainer vectors up to PLAIN_TILE_COLUMNS.
-AVX2_TILE_BYTES = 2**22
 TILE_CHUNK = 64  # rows of a chunk at least: each has a gradient to be added up
 # The gradient of a block finds its rows in the cache; blocks are longer where all coefficients are read for each.
 TILE_BLOCK_BYTES, PACKED_BYTES_PER_ROW = 2**17, 2**16
-PLAIN_TILE_COLUMNS = 32
 # OpenBLAS keeps a product of this many multiplications on the calling thread, which leaves the others to us.
 SMALL_GEMM = 500_000
-# A chunk is at least this many multiplications, 0.02 to 0.08 ms. In passes one after the other a second thread breaks
-# even at the work of 4 chunks, and saves 30 % at that of 8; where it has to be woken, at 16.
-CHUNK_WORK, THREADED_WORK = 2**20, 8
 MAX_CHUNKS = 32
 # The most that all chunks' gradients may take, unless there are two, and the scores of one block.
 PARTIAL_BYTES = 2**23
 BLOCK_BYTES = 2**22
-ROWS_APART, ENTRIES_APART = 1024, 16  # as in _core: from which on float32 gradients are added up in two steps
 SOFTMAX_BLOCK = 2**15  # values of the rows that exp runs over at once
 
 
@@ -60,9 +52,8 @@ class Plan(NamedTuple):
         if sparse:
             tiled = False
         elif tiled is None:
-            vector, many = _kernels.vector_bytes(), n_columns > PLAIN_TILE_COLUMNS
-            tiled = not many or vector > 32 or (vector == 32 and d * n_columns * itemsize <= AVX2_TILE_BYTES)
-            tiled = tiled and (n_columns > 1 or d * itemsize >= vector)  # else no vector is filled
+            tiled = _kernels.tiles_win(n_columns, d * n_columns * itemsize)
+            tiled = tiled and (n_columns > 1 or d * itemsize >= _kernels.vector_bytes())  # else no vector is filled
         fold, width, size = _kernels.layout(d, n_columns, tiled, sparse, itemsize)
         fat = not tiled and not sparse and 16 * d * n_columns > SMALL_GEMM
         if sparse:
@@ -78,11 +69,11 @@ class Plan(NamedTuple):
         most = 1 if fat else min(MAX_CHUNKS, max(2, PARTIAL_BYTES // (size * itemsize)))
         if tiled:
             most = min(most, max(1, n // TILE_CHUNK))
-        enough = entries * max(n_columns, 8) // CHUNK_WORK
-        n_chunks = min(most, max(1, enough))
+        work = entries * max(n_columns, 8)
+        n_chunks = min(most, max(1, work // CHUNK_WORK))
         chunk = -(-n // (n_chunks * block)) * block
         n_chunks = -(-n // chunk)
-        return cls(tiled, fold, width, size, block, chunk, n_chunks, n_chunks > 1 and enough >= THREADED_WORK)
+        return cls(tiled, fold, width, size, block, chunk, n_chunks, n_chunks > 1 and work >= THREADED_WORK)
 
     def packed(self, count: int, dtype: DType) -> Array:
         """Space for so many sets of coefficients or gradients, each at the beginning of a cache line."""
@@ -119,8 +110,8 @@ class LossPass:
         self.y, self.weight = y, weight
         self.plan = plan = Plan.of(X, n_columns, tiled)
         workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
-        entries = (X.size if isinstance(X, np.ndarray) else X.nnz) // plan.n_chunks
-        apart = n > ROWS_APART * plan.n_chunks and entries > ENTRIES_APART * d
+        entries = X.size if isinstance(X, np.ndarray) else X.nnz
+        apart = _core.make_a_sum(n // plan.n_chunks, entries // plan.n_chunks, d)
         size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize, plan.size if apart else 0)
         self._work = [np.empty(size, X.dtype) for _ in range(workers)]
         self._packed = plan.packed(1, X.dtype)[0]

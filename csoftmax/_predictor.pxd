@@ -25,7 +25,7 @@ cdef class Predictor:
     cdef object _report
 
     # x holds n rows of n_features values, contiguous, out n rows of n_classes; both of the model's dtype. 1, or 0 if a
-    # row gives scores that are not finite, or -1 if there is no memory for the work.
+    # row gives no probabilities (NaN or infinity in x, or scores that overflow), or -1 if there is no memory.
     cdef int probabilities(self, const void *x, Py_ssize_t n, void *out) noexcept nogil
     # The most probable class of each row, by its number.
     cdef int codes(self, const void *x, Py_ssize_t n, Py_ssize_t *out) noexcept nogil
@@ -34,6 +34,7 @@ cdef class Predictor:
                       Py_ssize_t left) noexcept nogil
     cdef int _fill(self, const void *x, Py_ssize_t n, void *out, int kind) noexcept nogil
     cdef int _fill_row(self, const void *x, void *out, int kind) noexcept nogil
-    cdef bint _is_row(self, object x) noexcept
+    cdef bint _is_plain(self, object x, int ndim) noexcept
+    cdef bint _tells(self, const void *row, int kind) noexcept nogil
     cdef object _answer(self, x, out, n_threads, int kind)
     cdef object _refuse(self, X, int good, int kind)

@@ -2,13 +2,14 @@
 """A trained model for prediction alone: one row in a fraction of a microsecond, or a batch.
 
 Imports neither SciPy nor the training code. One row is checked through NumPy's C interface and goes straight to a
-kernel; whatever is not an array of the model's dtype takes the way through _model, which converts it.
+kernel; whatever is not an array of the model's dtype takes the way through _model, which converts it. (The file is as
+long as one class with its documentation is: Cython has no other place for a method.)
 """
 cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.math cimport INFINITY
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcpy
 
 from ._kernels cimport Layout, cs_table, floating, layout_of, padded
 
@@ -17,6 +18,7 @@ import json
 import numpy as np
 
 from . import _kernels, _model
+from ._threads import THREADED_WORK
 
 cnp.import_array()
 
@@ -26,12 +28,10 @@ cdef enum:
     LOGARITHMS
 
 cdef enum:
-    STACK = 256  # values of a row's scores that need no allocation
+    STACK = 256  # values of a row's scores that are kept apart from the result
     BLOCK = 64  # rows whose scores stay in the cache; four times that for models that do not
     FEW = 32  # columns
     ALONE = 20_000  # multiplications from which on other Python threads may run meanwhile
-    CHUNK = 1 << 20  # multiplications of a chunk, and how many chunks are worth a second thread
-    THREADED = 8
 
 
 @cython.final
@@ -74,15 +74,12 @@ cdef class Predictor:
         self.check_finite = check_finite
         # Instruction set and layout belong together: a later choice of another does not concern this model.
         self.kernels = cs_table(self.itemsize)
-        self.tiled = _model.tiled(self.n_columns, weights.nbytes)
+        self.tiled = _kernels.tiles_win(self.n_columns, weights.nbytes)
         cdef:
             Layout tile = layout_of(self.n_features, self.n_columns, True, False, self.itemsize)
             Layout row = layout_of(self.n_features, self.n_columns, False, True, self.itemsize)
             bint same = tile.fold == row.fold or self.n_columns == 1
-        size = tile.size + (0 if same else row.size) + 64
-        if size * self.itemsize > 1 << 20:
-            size = max(size, (1 << 22) // self.itemsize)  # NumPy asks for huge pages from here on
-        memory = np.empty(size, weights.dtype)
+        memory = np.empty(tile.size + (0 if same else row.size) + 64, weights.dtype)
         cdef Py_ssize_t first = (64 - <uintptr_t>cnp.PyArray_DATA(memory) % 64) // self.itemsize
         _kernels.pack(weights, offsets, tile.fold, tile.width, memory[first : first + tile.size])
         if not same:
@@ -146,7 +143,10 @@ cdef class Predictor:
         -------
         Predictor
 
-        A model that is not of this kind is a TypeError, by name.
+        Raises
+        ------
+        TypeError
+            For a model that is not of this kind, by name.
         """
         from ._sklearn import linear_softmax
 
@@ -174,7 +174,7 @@ cdef class Predictor:
         Raises
         ------
         ValueError, TypeError
-            If x has another number of features, or NaN or infinity; if `out` does not fit.
+            If x has another number of features, NaN or infinity, or scores too large; if `out` does not fit.
         """
         return self._answer(x, out, n_threads, PROBABILITIES)
 
@@ -184,6 +184,11 @@ cdef class Predictor:
 
     def decision_function(self, x, *, n_threads=None):
         """Scores before the softmax.
+
+        Parameters
+        ----------
+        x : array_like of shape (d,) or (n, d)
+        n_threads : int, optional
 
         Returns
         -------
@@ -200,7 +205,9 @@ cdef class Predictor:
         The first one on a tie.
         """
         cdef Py_ssize_t code
-        if self._is_row(x):
+        if n_threads is not None:
+            _model.threads(n_threads)
+        if self._is_plain(x, 1):
             good = self.codes(cnp.PyArray_DATA(x), 1, &code)
             if good != 1:
                 self._refuse(x, good, PROBABILITIES)
@@ -261,7 +268,7 @@ cdef class Predictor:
         while done < n:
             rows = min(<Py_ssize_t>BLOCK, n - done)
             if n == 1:
-                self.kernels.row_logits(self.n_features, self.n_columns, x, self.by_row, z)
+                self.kernels.row_logits(self.n_features, self.n_columns, x, self.by_row, z, True)
             else:
                 self._logits(<const char*>x + done * self.n_features * self.itemsize, rows, z, self.n_columns, 1,
                              n - done)
@@ -288,24 +295,32 @@ cdef class Predictor:
 
     cdef int _fill_row(self, const void *x, void *out, int kind) noexcept nogil:
         cdef:
-            Py_ssize_t width = padded(self.n_columns, self.kernels.lanes)
             double buffer[STACK]
             void *z = buffer
-            int good
-        if width > STACK:
-            z = PyMem_RawMalloc(width * self.itemsize)
-            if z == NULL:
-                return -1
-        self.kernels.row_logits(self.n_features, self.n_columns, x, self.by_row, z)
-        # NaN or infinity in x reaches every score: any product with it is NaN or infinite.
-        good = self.kernels.all_finite(1, z)
+            bint small = padded(self.n_columns, self.kernels.lanes) <= STACK
+            bint good
+        if not small or kind == SCORES:
+            z = out
+        self.kernels.row_logits(self.n_features, self.n_columns, x, self.by_row, z, z != out)
+        good = self._tells(z, kind)
         if kind == SCORES:
-            memcpy(out, z, self.n_columns * self.itemsize)
-        else:
+            return good
+        if small:
             self.kernels.row_softmax(self.n_columns, z, out, kind == LOGARITHMS)
-        if z != <void*>buffer:
-            PyMem_RawFree(z)
-        return good
+        elif kind == LOGARITHMS:
+            self.kernels.log_softmax_rows(1, self.n_columns, out)
+        else:
+            self.kernels.softmax_rows(1, self.n_columns, out)
+        return good if self.n_columns == 1 else self._tells(out, kind)
+
+    cdef bint _tells(self, const void *row, int kind) noexcept nogil:
+        """Whether the first value of a row of results, or the only score, tells that all of them are right.
+
+        NaN or infinity in x reaches every score, as any product with it is NaN or infinite. Among probabilities, one
+        NaN makes all of them NaN; their logarithms may be -infinity, and rightly so.
+        """
+        cdef double first = (<const double*>row)[0] if self.itemsize == 8 else (<const float*>row)[0]
+        return first - first == 0 or kind == LOGARITHMS and self.n_columns > 1 and first == first
 
     cdef int _fill(self, const void *x, Py_ssize_t n, void *out, int kind) noexcept nogil:
         cdef:
@@ -326,29 +341,30 @@ cdef class Predictor:
             if few and kind != SCORES:
                 # Few classes: the softmax runs over the rows.
                 self._logits(here, rows, z, 1, BLOCK, n - done)
-                good &= self.kernels.all_finite(rows, z)
                 if self.n_columns > 1:
                     self.kernels.softmax_columns(rows, columns, z, BLOCK, place, kind == LOGARITHMS,
                                                  z + FEW * BLOCK * self.itemsize)
                 else:
+                    good &= self.kernels.all_finite(rows, z)
                     for i in range(rows):
                         self.kernels.row_softmax(1, z + i * self.itemsize, place + 2 * i * self.itemsize,
                                                  kind == LOGARITHMS)
             else:
                 self._logits(here, rows, place, columns, 1, n - done)
-                for i in range(rows):
-                    good &= self.kernels.all_finite(1, place + i * columns * self.itemsize)
                 if kind == PROBABILITIES:
                     self.kernels.softmax_rows(rows, columns, place)
                 elif kind == LOGARITHMS:
                     self.kernels.log_softmax_rows(rows, columns, place)
+            if self.n_columns > 1 or kind == SCORES:
+                for i in range(rows):
+                    good &= self._tells(place + i * columns * self.itemsize, kind)
             done += rows
         return good
 
-    cdef bint _is_row(self, x) noexcept:
-        """Whether x is one row that the kernels can read as it is."""
-        return (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 1 and cnp.PyArray_TYPE(x) == self.typenum
-                and cnp.PyArray_DIM(x, 0) == self.n_features and cnp.PyArray_ISCARRAY_RO(x))
+    cdef bint _is_plain(self, x, int ndim) noexcept:
+        """Whether x is one row, or a matrix, that the kernels can read as it is."""
+        return (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == ndim and cnp.PyArray_TYPE(x) == self.typenum
+                and cnp.PyArray_DIM(x, ndim - 1) == self.n_features and cnp.PyArray_ISCARRAY_RO(x))
 
     cdef object _answer(self, x, out, n_threads, int kind):
         cdef:
@@ -358,7 +374,7 @@ cdef class Predictor:
             int good
         if n_threads is not None:
             _model.threads(n_threads)
-        if self._is_row(x):
+        if self._is_plain(x, 1):
             if out is None:
                 out = cnp.PyArray_SimpleNew(1, &columns, self.typenum)
             elif not (cnp.PyArray_CheckExact(out) and cnp.PyArray_NDIM(out) == 1 and cnp.PyArray_ISCARRAY(out)
@@ -384,25 +400,23 @@ cdef class Predictor:
             self._run(X, out.reshape(len(X), columns), n_threads, kind)
         else:
             _model.by_blas(self, X, out, n_threads, ("", "softmax", "log_softmax")[kind])
-            self._refuse(X, np.isfinite(out[:, 0]).all(), kind)
+            first = out[:, 0]
+            self._refuse(X, bool((np.isfinite(first) if kind == SCORES else first == first).all()), kind)
         return out
 
     def _rows(self, x):
         """C-contiguous matrix of the model's dtype, and whether it was one row."""
-        if (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 2 and cnp.PyArray_TYPE(x) == self.typenum
-                and cnp.PyArray_DIM(x, 1) == self.n_features and cnp.PyArray_ISCARRAY_RO(x)):
+        if self._is_plain(x, 2):
             return x, False
         return _model.rows(x, self.n_features, self.dtype, self.check_finite)
 
     def _run(self, X, out, n_threads, int kind):
         """Fill out, in chunks of rows on so many threads; kind -1 stands for codes."""
         cdef Py_ssize_t n = len(X), work = n * self.n_features * max(self.n_columns, 8)
-        if n_threads is not None:
-            _model.threads(n_threads)
-        if work < THREADED * CHUNK:
+        if work < <Py_ssize_t>THREADED_WORK:
             good = self._part(X, out, kind)
         else:
-            good = _model.in_chunks(self._part, X, out, kind, max(1, min(n // BLOCK, work // CHUNK)), n_threads)
+            good = _model.in_chunks(self._part, X, out, kind, work, n_threads)
         self._refuse(X, good, kind)
 
     def _part(self, cnp.ndarray X, cnp.ndarray out, int kind):
@@ -429,7 +443,7 @@ cdef class Predictor:
         if not good and self.check_finite:
             _model.check_finite(X, "x")
             if kind != SCORES and self.n_columns > 1:  # a single infinite score still gives 0 and 1
-                raise ValueError(f"scores of x overflow {self.dtype}, which leaves no probabilities: scale it")
+                raise ValueError(f"scores of x overflow {self.dtype} and leave no probabilities: scale the features")
 
 
 cdef bint apart(x, out) noexcept:
@@ -439,12 +453,18 @@ cdef bint apart(x, out) noexcept:
 
 
 cdef Py_ssize_t first_largest(const floating *z, Py_ssize_t n, int *good) noexcept nogil:
-    """The number of the largest score; with a single column, whether the second class has it."""
+    """The number of the largest score; with a single column, whether the second class has it.
+
+    good becomes 0 if one is NaN or infinite, or none is more than -infinity.
+    """
     cdef Py_ssize_t best = 0, k
-    good[0] &= z[0] - z[0] == 0
     if n == 1:
+        good[0] &= z[0] - z[0] == 0
         return z[0] > 0
-    for k in range(1, n):
+    for k in range(n):
         if z[k] > z[best]:
             best = k
+        if not z[k] < INFINITY:
+            good[0] = 0
+    good[0] &= z[best] - z[best] == 0
     return best

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+# A chunk is at least this many multiplications, 0.02 to 0.08 ms. In passes one after the other a second thread breaks
+# even at the work of 4 chunks, and saves 30 % at that of 8; where it has to be woken, at 16.
+CHUNK_WORK, THREADED_WORK = 2**20, 8 * 2**20
+
 _pool: "ThreadPoolExecutor | None" = None
 _pool_lock = threading.Lock()
 

@@ -183,13 +183,25 @@ def test_nan_and_infinity_are_refused_wherever_they_stand(instruction_set, n_cla
     assert blind.predict_proba(spoiled).shape == (n_classes,)
 
 
-def test_scores_that_overflow_are_told_apart_from_bad_input(instruction_set):
-    model = Predictor(np.array([[1e200, 0.0], [0.0, 1.0], [-1e200, 0.0]]), np.zeros(3))
-    for x in ([1e200, 1.0], [[1e200, 1.0], [0.0, 1.0]]):
+@pytest.mark.parametrize("n_classes", [3, 40, 300])
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_scores_that_overflow_are_told_apart_from_bad_input(instruction_set, n_classes, place):
+    coef = np.zeros((n_classes, 2))
+    coef[place, 0] = 1e200
+    model = Predictor(coef, np.zeros(n_classes))
+    for x in ([1e200, 1.0], [[1e200, 1.0], [0.0, 1.0]], [[0.0, 1.0]] * 70 + [[1e200, 1.0]]):
         for method in (model.predict_proba, model.predict_log_proba, model.predict):
             with pytest.raises(ValueError, match="overflow float64"):
                 method(np.array(x))
         assert np.isinf(model.decision_function(np.array(x))).any()
+    # A score of -infinity does no harm to the others.
+    for x in ([-1e200, 1.0], [[-1e200, 1.0]] * 70):
+        assert (model.predict_proba(np.array(x)).sum(axis=-1).round(9) == 1).all()
+        assert np.isneginf(model.predict_log_proba(np.array(x))).any()
+        assert np.isin(model.predict(np.array(x)), (0, 1)).all()
+
+
+def test_a_single_infinite_score_gives_zero_and_one():
     two = Predictor(np.array([[1e30]], np.float32), np.zeros(1, np.float32))
     np.testing.assert_array_equal(two.predict_proba(np.array([[1e30], [-1e30]], np.float32)), [[0, 1], [1, 0]])
 
@@ -229,8 +241,10 @@ def test_a_predictor_has_no_back_door_and_no_heirs():
             array = array.base
     with pytest.raises(TypeError, match="type"):
         type("Heir", (Predictor,), {})
-    with pytest.raises(ValueError, match="n_threads"):
-        model.predict_proba(np.zeros(4), n_threads=0)
+    for method in (model.predict_proba, model.predict, model.decision_function):
+        for x in (np.zeros(4), np.zeros((2, 4))):
+            with pytest.raises(ValueError, match="n_threads"):
+                method(x, n_threads=0)
     square, X = Predictor(np.eye(4), np.zeros(4)), np.ones((4, 4))
     with pytest.raises(ValueError, match="overlaps"):
         square.predict_proba(memoryview(X), X)

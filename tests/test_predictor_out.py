@@ -13,7 +13,7 @@ from csoftmax import Predictor
 
 @pytest.mark.parametrize("method", ["predict_proba", "predict_log_proba"])
 @pytest.mark.parametrize("n_classes", [2, 3, 1000])
-def test_out_is_filled_and_returned(method, n_classes):
+def test_out_is_filled_and_returned(instruction_set, method, n_classes):
     model = Predictor(*coefficients(n_classes, 6))
     call, X = getattr(model, method), inputs(70, 6)
     for x in (X[0], X, X[:1], X[0].tolist(), X[:0]):
@@ -52,7 +52,7 @@ def test_out_that_does_not_fit_is_refused_and_not_written():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_row_into_out_allocates_nothing(dtype):
-    for n_classes in (2, 10, 200):
+    for n_classes in (2, 10, 200, 5000):
         model = Predictor(*coefficients(n_classes, 30, dtype))
         x, out = inputs(1, 30, dtype)[0], np.empty(n_classes, dtype)
         model.predict_proba(x, out)
