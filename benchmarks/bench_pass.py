@@ -3,8 +3,8 @@
     python benchmarks/bench_pass.py [--grid] [--repeats 9] [--png bench_pass.png]
 
 Without --grid: the shapes of SHAPES and two sparse sets, float64 and float32, 1 and 2 threads. With --grid: K by d,
-one thread, X four times the last-level cache and once small enough for the second-level cache, and a picture of the
-ratio to the floor.
+1 and 2 threads, X four times the last-level cache and once small enough for the second-level cache, and a picture of the
+ratio to the floor for one thread.
 
 The floor is the larger of two times measured in the same run: reading X once (a dot product of its values with
 themselves, the maximum of its indices), and the 4 n d K flops of the two products (K = 1 for two classes; entries for
@@ -36,7 +36,7 @@ CLASSES = (2, 3, 7, 10, 16, 32, 100, 1000)
 FEATURES = (4, 16, 54, 128, 512, 2048)
 LAST_LEVEL, SECOND_LEVEL = 2**25, 2**20
 MOST_WORK = 2e9  # n (d + 20) K of a cell of the grid: less than four times the cache for many classes
-PAUSE = 0.1
+PAUSE = 0.02
 HEAD = (
     "| n x d, K | dtype | threads | kernel | csoftmax, ms | BLAS path, ms | scikit-learn, ms | reading X, ms "
     "| flops, ms | BLAS path / ours | scikit-learn / ours | ours / floor | memory beyond X, MB |"
@@ -132,19 +132,21 @@ def show(n: int, d: int, n_classes: int, dtype: type, n_threads: int, cell: dict
 
 
 def grid(repeats: int, path: str) -> None:
-    """The table over K and d, and the picture."""
+    """The table over K and d, and the picture for one thread."""
     pictures = {}
-    for dtype in (np.float64, np.float32):
-        speed = square_product(dtype)
+    for dtype, n_threads in itertools.product((np.float64, np.float32), (1, 2)):
         for name, size in (("4 x last-level cache", 4 * LAST_LEVEL), ("second-level cache", SECOND_LEVEL // 2)):
             ratios = np.empty((len(FEATURES), len(CLASSES)))
             for (row, d), (column, n_classes) in itertools.product(enumerate(FEATURES), enumerate(CLASSES)):
                 n = size // (d * np.dtype(dtype).itemsize)
                 n = int(min(n, MOST_WORK / ((d + 20) * n_classes)))
-                cell = measure(*dense(n, d, n_classes, dtype), n_classes, 1, repeats, speed)
+                with threadpool_limits(n_threads):
+                    X, y = dense(n, d, n_classes, dtype)
+                    cell = measure(X, y, n_classes, n_threads, repeats, square_product(dtype))
                 ratios[row, column] = cell["floor"]
-                show(n, d, n_classes, dtype, 1, cell)
-            pictures[f"{np.dtype(dtype)}, X in {name}"] = ratios
+                show(n, d, n_classes, dtype, n_threads, cell)
+            if n_threads == 1:
+                pictures[f"{np.dtype(dtype)}, X in {name}"] = ratios
     draw(pictures, path)
 
 
@@ -174,8 +176,7 @@ def main() -> None:
     print(HEAD)
     print("|---" * (HEAD.count("|") - 1) + "|")
     if options.grid:
-        with threadpool_limits(1):
-            grid(options.repeats, options.png)
+        grid(options.repeats, options.png)
         return
     times: dict[tuple, tuple] = {}
     for dtype in (np.float64, np.float32):

@@ -318,10 +318,13 @@ class SoftmaxRegression:
 
     def predictor(self) -> Predictor:
         """The fitted model as an immutable, thread-safe `Predictor`, for serving and for files."""
-        if not hasattr(self, "coef_"):
-            raise NotFittedError("This SoftmaxRegression instance is not fitted yet: call fit(X, y) first")
+        self._check_fitted()
         report = asdict(self.fit_report_)
         return Predictor(self.coef_, self.intercept_, self.classes_, training_report=report)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "coef_"):
+            raise NotFittedError("This SoftmaxRegression instance is not fitted yet: call fit(X, y) first")
 
     def save(self, path: "str | os.PathLike[str]") -> None:
         """Write the model to a file that `csoftmax.load` reads as a `Predictor`; see `Predictor.save`."""
@@ -354,7 +357,8 @@ class SoftmaxRegression:
         return float(np.average(predicted == labels, weights=gate.as_sample_weight(sample_weight, len(labels))))
 
     def _model_and_rows(self, X: Any) -> tuple[Predictor, Array]:
-        model = self.predictor()
+        self._check_fitted()
+        model = Predictor(self.coef_, self.intercept_, self.classes_)  # anew: the attributes are the user's to change
         rows = gate.as_matrix(X)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(

@@ -322,3 +322,4 @@ def test_a_process_killed_while_it_saves_leaves_a_whole_file(tmp_path):
             process.send_signal(signal.SIGKILL)
         seen.add(float(csoftmax.load(path).coef[0, 0]))
     assert seen <= {1.0, 2.0}
+    assert any(file.name.startswith(".csoftmax-") for file in tmp_path.iterdir()), "no save was cut short"
