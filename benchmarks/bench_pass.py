@@ -3,8 +3,8 @@
     python benchmarks/bench_pass.py [--grid] [--repeats 9] [--png bench_pass.png]
 
 Without --grid: the shapes of SHAPES and two sparse sets, float64 and float32, 1 and 2 threads. With --grid: K by d,
-1 and 2 threads, X four times the last-level cache and once small enough for the second-level cache, and a picture of the
-ratio to the floor for one thread.
+X four times the last-level cache and once small enough for the second-level cache, float64 and float32, 1 and 2 threads,
+and a picture of the ratio to the floor for one thread.
 
 The floor is the larger of two times measured in the same run: reading X once (a dot product of its values with
 themselves, the maximum of its indices), and the 4 n d K flops of the two products (K = 1 for two classes; entries for
@@ -36,7 +36,7 @@ CLASSES = (2, 3, 7, 10, 16, 32, 100, 1000)
 FEATURES = (4, 16, 54, 128, 512, 2048)
 LAST_LEVEL, SECOND_LEVEL = 2**25, 2**20
 MOST_WORK = 2e9  # n (d + 20) K of a cell of the grid: less than four times the cache for many classes
-PAUSE = 0.02
+PAUSE = 0.05
 HEAD = (
     "| n x d, K | dtype | threads | kernel | csoftmax, ms | BLAS path, ms | scikit-learn, ms | reading X, ms "
     "| flops, ms | BLAS path / ours | scikit-learn / ours | ours / floor | memory beyond X, MB |"
