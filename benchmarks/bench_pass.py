@@ -3,7 +3,7 @@
     python benchmarks/bench_pass.py [--grid] [--repeats 9] [--png bench_pass.png]
 
 Without --grid: the shapes of SHAPES and two sparse sets, float64 and float32, 1 and 2 threads. With --grid: K by d,
-X four times the last-level cache and once small enough for the second-level cache, float64 and float32, 1 and 2 threads,
+X four times the last-level cache and once small enough for the second-level cache, both precisions, 1 and 2 threads,
 and a picture of the ratio to the floor for one thread.
 
 The floor is the larger of two times measured in the same run: reading X once (a dot product of its values with

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._typing import Layout
+
 _Array = npt.NDArray[np.floating[Any]]
 _Float64 = npt.NDArray[np.float64]
 _Labels = npt.NDArray[np.int32]
@@ -14,12 +16,10 @@ def make_a_sum(rows: int, entries: int, d: int) -> bool: ...
 def workspace_size(n_columns: int, block: int, itemsize: int, gradient: int) -> int: ...
 def loss_gradient(
     X: _Array,
-    tiled: bool,
     y: _Labels,
     weight: _Array,
     n_columns: int,
-    fold: int,
-    width: int,
+    how: Layout,
     packed: _Array,
     bounds: _Places,
     block: int,
@@ -37,8 +37,7 @@ def loss_gradient_csr(
     y: _Labels,
     weight: _Array,
     n_columns: int,
-    fold: int,
-    width: int,
+    how: Layout,
     packed: _Array,
     bounds: _Places,
     block: int,
@@ -62,9 +61,7 @@ def hessian(
 ) -> None: ...
 def scores(
     X: _Array,
-    tiled: bool,
-    fold: int,
-    width: int,
+    how: Layout,
     packed: _Array,
     start: int,
     stop: int,
@@ -76,8 +73,7 @@ def scores_csr(
     indices: _Places,
     indptr: _Places,
     d: int,
-    fold: int,
-    width: int,
+    how: Layout,
     packed: _Array,
     start: int,
     stop: int,

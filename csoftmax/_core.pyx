@@ -45,11 +45,11 @@ cdef struct Rows:
     Py_ssize_t n
     Py_ssize_t d
 
-cdef Layout checked_layout(const Rows *X, Py_ssize_t n_columns, bint tiled, Py_ssize_t fold, Py_ssize_t width,
-                           Py_ssize_t itemsize, Py_ssize_t size) except *:
+cdef Layout checked_layout(const Rows *X, Py_ssize_t n_columns, object how, Py_ssize_t itemsize,
+                           Py_ssize_t size) except *:
     """The layout for the kernels in use; ValueError if coefficients were packed in another or do not fill it."""
-    cdef Layout w = layout_of(X.d, n_columns, tiled, X.indices != NULL, itemsize)
-    if fold != w.fold or width != w.width or size < w.size:
+    cdef Layout w = layout_of(X.d, n_columns, how["tiled"], X.indices != NULL, itemsize)
+    if how != w or size < w.size:
         raise ValueError("coefficients were packed in another layout: the instruction set was changed since then")
     return w
 
@@ -118,37 +118,35 @@ def workspace_size(Py_ssize_t n_columns, Py_ssize_t block, Py_ssize_t itemsize, 
     return padded((n_columns + 2) * block, ALIGNMENT) + ALIGNMENT // itemsize + (gradient if itemsize == 4 else 0)
 
 
-def loss_gradient(const floating[:, ::1] X, bint tiled, const int[::1] y, const floating[::1] weight,
-                  Py_ssize_t n_columns, Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed,
-                  const Py_ssize_t[::1] bounds, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last,
-                  double[::1] losses, floating[:, ::1] gradients, floating[::1] work):
+def loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns,
+                  how, const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block, Py_ssize_t first,
+                  Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients, floating[::1] work):
     """Chunks from first to before last, the rows between these bounds: sums of weighted losses, and gradients.
 
-    One column means two classes. Blocks of `block` rows go to logits, to residuals in place, and into the gradient
-    while they are in the cache: X is read from memory once. Gradients are packed as the coefficients are.
+    `how` is the layout of the coefficients in `packed`, and of the gradients. One column means two classes. Blocks of
+    `block` rows go to logits, to residuals in place, and into the gradient while they are in the cache: X is read from
+    memory once.
     """
     cdef Rows rows = dense_rows(X)
-    add_chunks(&rows, tiled, y, weight, n_columns, fold, width, packed, bounds, block, first, last, losses, gradients,
-               work)
+    add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work)
 
 
 def loss_gradient_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
-                      const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns, Py_ssize_t fold,
-                      Py_ssize_t width, const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block,
+                      const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns, how,
+                      const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block,
                       Py_ssize_t first, Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients,
                       floating[::1] work):
     """The same for CSR; indices may come in any order and more than once."""
     cdef Rows rows = sparse_rows(values, indices, indptr, d)
-    add_chunks(&rows, False, y, weight, n_columns, fold, width, packed, bounds, block, first, last, losses, gradients,
-               work)
+    add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work)
 
 
-cdef int add_chunks(const Rows *X, bint tiled, const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns,
-                    Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed, const Py_ssize_t[::1] bounds,
+cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns, object how,
+                    const floating[::1] packed, const Py_ssize_t[::1] bounds,
                     Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, double[::1] losses,
                     floating[:, ::1] gradients, floating[::1] work) except -1:
     cdef:
-        Layout w = checked_layout(X, n_columns, tiled, fold, width, sizeof(floating),
+        Layout w = checked_layout(X, n_columns, how, sizeof(floating),
                                   min(packed.shape[0], gradients.shape[1]))
         # Room for a second gradient means that it is to be used.
         bint apart = (sizeof(floating) == sizeof(float)
@@ -273,25 +271,25 @@ cdef Py_ssize_t gram_width(Py_ssize_t size, const double[::1] out) except -1:
 
 # ---- scores and probabilities -----------------------------------------------------------------------------------
 
-def scores(const floating[:, ::1] X, bint tiled, Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed,
-           Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating[:, ::1] out):
+def scores(const floating[:, ::1] X, how, const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop,
+           Py_ssize_t block, floating[:, ::1] out):
     """out[start:stop] = X[start:stop] coef' + intercept, in blocks of rows."""
     cdef Rows rows = dense_rows(X)
-    add_scores(&rows, tiled, fold, width, packed, start, stop, block, out)
+    add_scores(&rows, how, packed, start, stop, block, out)
 
 
 def scores_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
-               Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop,
-               Py_ssize_t block, floating[:, ::1] out):
+               how, const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block,
+               floating[:, ::1] out):
     """The same for a CSR matrix."""
     cdef Rows rows = sparse_rows(values, indices, indptr, d)
-    add_scores(&rows, False, fold, width, packed, start, stop, block, out)
+    add_scores(&rows, how, packed, start, stop, block, out)
 
 
-cdef int add_scores(const Rows *X, bint tiled, Py_ssize_t fold, Py_ssize_t width, const floating[::1] packed,
-                    Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating[:, ::1] out) except -1:
+cdef int add_scores(const Rows *X, object how, const floating[::1] packed, Py_ssize_t start, Py_ssize_t stop,
+                    Py_ssize_t block, floating[:, ::1] out) except -1:
     cdef Py_ssize_t i = start, rows
-    cdef Layout w = checked_layout(X, out.shape[1], tiled, fold, width, sizeof(floating), packed.shape[0])
+    cdef Layout w = checked_layout(X, out.shape[1], how, sizeof(floating), packed.shape[0])
     if stop > X.n or out.shape[0] < X.n:
         raise ValueError(f"X has {X.n} rows, out {out.shape[0]}, and the last row is to be {stop}")
     with nogil:

@@ -68,7 +68,7 @@ def _along(scores: Any, axis: int, logarithm: bool) -> Array:
         raise ValueError(f"scores has shape {array.shape}: there is no class along axis {axis}")
     moved = np.moveaxis(as_floats(array, "scores"), axis, -1)
     rows = moved.reshape(-1, moved.shape[-1]).copy()
-    _kernels.softmax_rows(rows, 0, len(rows), max(1, 2**15 // rows.shape[1]), logarithm)
+    _kernels.softmax_rows(rows, 0, len(rows), logarithm)
     return np.ascontiguousarray(np.moveaxis(rows.reshape(moved.shape), -1, axis))
 
 

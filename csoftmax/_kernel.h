@@ -42,10 +42,12 @@ typedef struct {
     /* sums[k] += sum over rows of class-major z. */
     void (*class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *z, ptrdiff_t ld, void *sums);
     /* The products of a tall X and few columns by register tiles: z = logits, with these strides, and gradient += z X
-     * for class-major z. `packed` and `gradient` hold, for every group of `fold` features, the columns, each with these
-     * features side by side; then the intercepts. Columns are padded to a multiple of lanes / fold. Where features do not
-     * fill the last group they stand at its end. tile_fold tells fold.
+     * for class-major z. `packed` and `gradient` hold, for every panel of tile_columns columns, and in it for every group
+     * of `fold` features, the columns, each with these features side by side; after the last panel the intercepts. Columns
+     * are padded to a multiple of lanes / fold. Where features do not fill the last group they stand at its end.
+     * tile_fold tells fold, which is 1 if there are several panels.
      * Rows from `ahead` on are fetched into the cache meanwhile: those that come next, or x itself. */
+    ptrdiff_t tile_columns;
     ptrdiff_t (*tile_fold)(ptrdiff_t n_columns);
     void (*tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed,
                         void *z, ptrdiff_t row_stride, ptrdiff_t column_stride, const void *ahead);
@@ -60,7 +62,7 @@ typedef struct {
     void (*sparse_gradient)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *values, const void *indices,
                             const void *indptr, int wide, ptrdiff_t first, const void *z, ptrdiff_t ld,
                             void *gradient);
-    /* One row: z = its logits, from coefficients in the layout of a CSR matrix, or, for a single column, of tiles; if
+    /* One row: z = its logits, from coefficients packed as for tiles, but with fold 1 if there are several columns; if
      * `whole`, z has room for a multiple of lanes, which are written. Then z, whole, which is lost, to probabilities or
      * to their logarithms, two for one column. */
     void (*row_logits)(ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed, void *z, int whole);

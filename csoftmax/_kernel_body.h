@@ -24,21 +24,24 @@ typedef REAL NAME(vec);
 
 /* ---- row-major softmax -------------------------------------------------------------------------------------- */
 
-/* Sums and maxima run over PARTS partial results, which vectorises them in a fixed order. */
-#define PARTS 8
+/* Sums and maxima run over PARTS partial results, which vectorises them in a fixed order; these are folded by halves. */
+#define PARTS 32
+#define CACHED 2048 /* values */
 
 FLATTEN TARGET REAL NAME(row_max)(ptrdiff_t n, const REAL *x)
 {
     REAL top = x[0];
     ptrdiff_t i = 0;
-    if (n >= 2 * PARTS) {
+    if (n >= PARTS) {
         REAL part[PARTS];
         memcpy(part, x, sizeof part);
         for (i = PARTS; i + PARTS <= n; i += PARTS)
             for (int l = 0; l < PARTS; l++)
                 part[l] = x[i + l] > part[l] ? x[i + l] : part[l];
-        for (int l = 0; l < PARTS; l++)
-            top = part[l] > top ? part[l] : top;
+        for (int half = PARTS / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; l++)
+                part[l] = part[l + half] > part[l] ? part[l + half] : part[l];
+        top = part[0];
     }
     for (; i < n; i++)
         top = x[i] > top ? x[i] : top;
@@ -49,34 +52,46 @@ FLATTEN TARGET REAL NAME(row_sum)(ptrdiff_t n, const REAL *x)
 {
     REAL sum = 0;
     ptrdiff_t i = 0;
-    if (n >= 2 * PARTS) {
+    if (n >= PARTS) {
         REAL part[PARTS];
         memcpy(part, x, sizeof part);
         for (i = PARTS; i + PARTS <= n; i += PARTS)
             for (int l = 0; l < PARTS; l++)
                 part[l] += x[i + l];
-        for (int l = 0; l < PARTS; l++)
-            sum += part[l];
+        for (int half = PARTS / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; l++)
+                part[l] += part[l + half];
+        sum = part[0];
     }
     for (; i < n; i++)
         sum += x[i];
     return sum;
 }
 
-/* exp runs over the whole block at once: a row of few classes would not fill a vector. */
+/* Rows of few classes would not fill exp's vectors: it runs over as many at once as stay in the first-level cache. */
 static TARGET void NAME(softmax_rows)(ptrdiff_t n_rows, ptrdiff_t n_classes, void *z_)
 {
     REAL *z = z_;
-    for (ptrdiff_t i = 0; i < n_rows; i++) {
-        REAL *row = z + i * n_classes, top = NAME(row_max)(n_classes, row);
-        for (ptrdiff_t k = 0; k < n_classes; k++)
-            row[k] -= top;
-    }
-    NAME(exp)(n_rows * n_classes, z, z);
-    for (ptrdiff_t i = 0; i < n_rows; i++) {
-        REAL *row = z + i * n_classes, sum = NAME(row_sum)(n_classes, row);
-        for (ptrdiff_t k = 0; k < n_classes; k++)
-            row[k] /= sum;
+    const int few = n_classes < CACHED / 8;
+    const ptrdiff_t together = few ? CACHED / n_classes : 1;
+    for (ptrdiff_t rows; n_rows > 0; n_rows -= rows, z += rows * n_classes) {
+        rows = n_rows < together ? n_rows : together;
+        for (ptrdiff_t i = 0; i < rows; i++) {
+            REAL *row = z + i * n_classes, top = NAME(row_max)(n_classes, row);
+            if (few)
+                for (ptrdiff_t k = 0; k < n_classes; k++)
+                    row[k] -= top;
+            else
+                for (ptrdiff_t k = 0; k < n_classes; k++)
+                    row[k] = NAME(exp1)(row[k] - top);
+        }
+        if (few)
+            NAME(exp)(rows * n_classes, z, z);
+        for (ptrdiff_t i = 0; i < rows; i++) {
+            REAL *row = z + i * n_classes, sum = NAME(row_sum)(n_classes, row);
+            for (ptrdiff_t k = 0; k < n_classes; k++)
+                row[k] /= sum;
+        }
     }
 }
 
@@ -294,8 +309,8 @@ static TARGET int NAME(all_finite)(ptrdiff_t n, const void *x_)
 
 static const cs_kernels NAME(table) = {
     NAME(exp), NAME(log), NAME(log1p), NAME(softmax_rows),
-    NAME(log_softmax_rows), NAME(softmax_columns), NAME(residual), NAME(class_sums), NAME(tile_fold), NAME(tile_logits), NAME(tile_gradient),
-    NAME(sparse_logits), NAME(sparse_gradient), NAME(row_logits), NAME(row_softmax), NAME(tile_gram),
+    NAME(log_softmax_rows), NAME(softmax_columns), NAME(residual), NAME(class_sums), TILE_STRIDE, NAME(tile_fold),
+    NAME(tile_logits), NAME(tile_gradient), NAME(sparse_logits), NAME(sparse_gradient), NAME(row_logits), NAME(row_softmax), NAME(tile_gram),
     NAME(column_range), NAME(column_spread), NAME(row_lengths), NAME(all_finite), LANES,
 };
 
@@ -306,9 +321,13 @@ static const cs_kernels NAME(table) = {
 #undef LANES
 #undef VEC
 #undef PARTS
+#undef CACHED
 #undef LOSS_PARTS
 #undef TILE_VECTORS
 #undef TILE_STRIDE
+#undef TILE_SIZE
+#undef GROUP
+#undef PIECE
 #undef SQUARES
 #undef PAIRS
 #undef COLUMN

@@ -6,8 +6,9 @@
 #define ROW_VECTORS 8
 #define FAR 65536 /* coefficients beyond this many bytes are asked for early */
 
-FLATTEN TARGET void NAME(logits_of_row)(const int vectors, const int early, ptrdiff_t d, ptrdiff_t width,
-                                        const REAL *RESTRICT x, const REAL *RESTRICT packed, REAL *RESTRICT out)
+FLATTEN TARGET void NAME(logits_of_row)(const int vectors, const int early, ptrdiff_t d, const REAL *RESTRICT x,
+                                        const REAL *RESTRICT packed, const REAL *RESTRICT intercept,
+                                        REAL *RESTRICT out)
 {
     const VEC zero = {0};
     const int steps = ROW_VECTORS / vectors;
@@ -20,18 +21,18 @@ FLATTEN TARGET void NAME(logits_of_row)(const int vectors, const int early, ptrd
         UNROLL
         for (int s = 0; s < steps; s++)
             UNROLL
-            for (int v = 0; v < vectors; v++) {
+            for (int v = 0; v < vectors; v++, packed += LANES) {
                 if (early)
-                    PREFETCH(packed + (j + s + 8 * steps) * width + v * LANES);
-                acc[s * vectors + v] += x[j + s] * *(const VEC *)(packed + (j + s) * width + v * LANES);
+                    PREFETCH(packed + 8 * ROW_VECTORS * LANES);
+                acc[s * vectors + v] += x[j + s] * *(const VEC *)packed;
             }
     for (; j < d; j++)
         UNROLL
-        for (int v = 0; v < vectors; v++)
-            acc[v] += x[j] * *(const VEC *)(packed + j * width + v * LANES);
+        for (int v = 0; v < vectors; v++, packed += LANES)
+            acc[v] += x[j] * *(const VEC *)packed;
     UNROLL
     for (int v = 0; v < vectors; v++) {
-        VEC sum = *(const VEC *)(packed + d * width + v * LANES);
+        VEC sum = *(const VEC *)(intercept + v * LANES);
         UNROLL
         for (int s = 0; s < steps; s++)
             sum += acc[s * vectors + v];
@@ -65,31 +66,28 @@ static TARGET void NAME(row_logits)(ptrdiff_t d, ptrdiff_t n_columns, const void
                                     int whole)
 {
     const REAL *x = x_, *packed = packed_;
-    REAL *z = z_, last[ROW_VECTORS * LANES];
+    REAL *z = z_, last[TILE_STRIDE];
     const ptrdiff_t width = (n_columns + LANES - 1) / LANES * LANES;
+    const REAL *intercept = packed + d * width;
     const int early = d * width * (ptrdiff_t)sizeof(REAL) > FAR;
-    ptrdiff_t vectors;
     if (n_columns == 1) {
         z[0] = NAME(logit_of_row)(d, x, packed);
         return;
     }
-    for (ptrdiff_t first = 0; first < width; first += vectors * LANES) {
-        const ptrdiff_t left = (width - first) / LANES;
-        REAL *out;
-        vectors = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        out = whole || first + vectors * LANES <= n_columns ? z + first : last;
-        switch ((early ? 8 : 0) + vectors) {
-        case 1: NAME(logits_of_row)(1, 0, d, width, x, packed + first, out); break;
-        case 2: NAME(logits_of_row)(2, 0, d, width, x, packed + first, out); break;
-        case 4: NAME(logits_of_row)(4, 0, d, width, x, packed + first, out); break;
-        case 8: NAME(logits_of_row)(8, 0, d, width, x, packed + first, out); break;
-        case 9: NAME(logits_of_row)(1, 1, d, width, x, packed + first, out); break;
-        case 10: NAME(logits_of_row)(2, 1, d, width, x, packed + first, out); break;
-        case 12: NAME(logits_of_row)(4, 1, d, width, x, packed + first, out); break;
-        case 16: NAME(logits_of_row)(8, 1, d, width, x, packed + first, out); break;
+    for (ptrdiff_t first = 0; first < width; first += TILE_STRIDE) {
+        const ptrdiff_t left = (width - first) / LANES, vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
+        REAL *out = whole || first + vectors * LANES <= n_columns ? z + first : last;
+        switch ((early ? 3 : 0) + vectors) {
+        case 1: NAME(logits_of_row)(1, 0, d, x, packed, intercept + first, out); break;
+        case 2: NAME(logits_of_row)(2, 0, d, x, packed, intercept + first, out); break;
+        case 3: NAME(logits_of_row)(3, 0, d, x, packed, intercept + first, out); break;
+        case 4: NAME(logits_of_row)(1, 1, d, x, packed, intercept + first, out); break;
+        case 5: NAME(logits_of_row)(2, 1, d, x, packed, intercept + first, out); break;
+        case 6: NAME(logits_of_row)(3, 1, d, x, packed, intercept + first, out); break;
         }
         if (out == last)
             memcpy(z + first, last, (size_t)(n_columns - first) * sizeof(REAL));
+        packed += vectors * LANES * d;
     }
 }
 

@@ -29,6 +29,11 @@
  */
 #define TILE_VECTORS 3
 #define TILE_STRIDE (TILE_VECTORS * LANES)
+#define TILE_SIZE (TILE_ROWS * TILE_STRIDE)
+
+/* Of more features than a piece, tiles are taken in groups that share one: see logits_of_group. */
+#define GROUP 16
+#define PIECE ((ptrdiff_t)(24576 / (TILE_STRIDE * sizeof(REAL))))
 
 /* Squares of TILE_ROWS rows and columns are transposed in registers; pairs of float32 features share a vector. */
 #if HAS_SHUFFLE && VECTOR_BYTES >= TILE_ROWS * (REAL_IS_DOUBLE ? 8 : 4)
@@ -85,8 +90,9 @@ FLATTEN TARGET void NAME(fetch)(const int rows, const int fold, const REAL *ahea
         PREFETCH(ahead + i);
 }
 
-FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, const int fold, ptrdiff_t d,
-                                         ptrdiff_t width, const REAL *RESTRICT x, const REAL *RESTRICT packed,
+/* With `more`, out has sums to begin with. */
+FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, const int fold, const int more, ptrdiff_t d,
+                                         ptrdiff_t stride, const REAL *RESTRICT x, const REAL *RESTRICT packed,
                                          REAL *RESTRICT out, const REAL *ahead)
 {
     const VEC zero = {0};
@@ -96,21 +102,21 @@ FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, cons
     for (int r = 0; r < rows; r++)
         UNROLL
         for (int v = 0; v < vectors; v++)
-            acc[r][v] = zero;
-    for (; x < tail; x += fold, packed += fold * width, ahead += fold * rows) {
+            acc[r][v] = more ? *(const VEC *)(out + r * TILE_STRIDE + v * LANES) : zero;
+    for (; x < tail; x += fold, packed += vectors * LANES, ahead += fold * rows) {
         NAME(fetch)(rows, fold, ahead);
         UNROLL
         for (int r = 0; r < rows; r++)
             UNROLL
             for (int v = 0; v < vectors; v++)
-                acc[r][v] += NAME(spread)(fold, x + r * d) * *(const VEC *)(packed + v * LANES);
+                acc[r][v] += NAME(spread)(fold, x + r * stride) * *(const VEC *)(packed + v * LANES);
     }
     if (d % fold)
         UNROLL
         for (int r = 0; r < rows; r++)
             UNROLL
             for (int v = 0; v < vectors; v++)
-                acc[r][v] += NAME(spread_last)(fold, d % fold, d, x + r * d) * *(const VEC *)(packed + v * LANES);
+                acc[r][v] += NAME(spread_last)(fold, d % fold, d, x + r * stride) * *(const VEC *)(packed + v * LANES);
     UNROLL
     for (int r = 0; r < rows; r++)
         UNROLL
@@ -119,7 +125,7 @@ FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, cons
 }
 
 FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, const int fold, ptrdiff_t d,
-                                           ptrdiff_t width, ptrdiff_t stride, const REAL *RESTRICT x,
+                                           ptrdiff_t step, ptrdiff_t stride, const REAL *RESTRICT x,
                                            const REAL *RESTRICT z, REAL *RESTRICT gradient, const REAL *ahead)
 {
     VEC residual[TILE_ROWS][TILE_VECTORS];
@@ -129,7 +135,7 @@ FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, co
         UNROLL
         for (int v = 0; v < vectors; v++)
             residual[r][v] = *(const VEC *)(z + r * TILE_STRIDE + v * LANES);
-    for (; x < tail; x += fold, gradient += fold * width, ahead += fold * rows) {
+    for (; x < tail; x += fold, gradient += step, ahead += fold * rows) {
         NAME(fetch)(rows, fold, ahead);
         UNROLL
         for (int v = 0; v < vectors; v++) {
@@ -174,17 +180,17 @@ FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, co
     } while (0)
 
 NOINLINE TARGET void NAME(logits_of_any_tile)(ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t fold, ptrdiff_t d,
-                                              ptrdiff_t width, const REAL *x, const REAL *packed, REAL *out,
+                                              ptrdiff_t stride, const REAL *x, const REAL *packed, REAL *out,
                                               const REAL *ahead)
 {
-    FOR_CONSTANT_SIZES(NAME(logits_of_tile), d, width, x, packed, out, ahead);
+    FOR_CONSTANT_SIZES(NAME(logits_of_tile), 0, d, stride, x, packed, out, ahead);
 }
 
 NOINLINE TARGET void NAME(gradient_of_any_tile)(ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t fold, ptrdiff_t d,
-                                                ptrdiff_t width, ptrdiff_t stride, const REAL *x, const REAL *z,
+                                                ptrdiff_t step, ptrdiff_t stride, const REAL *x, const REAL *z,
                                                 REAL *gradient, const REAL *ahead)
 {
-    FOR_CONSTANT_SIZES(NAME(gradient_of_tile), d, width, stride, x, z, gradient, ahead);
+    FOR_CONSTANT_SIZES(NAME(gradient_of_tile), d, step, stride, x, z, gradient, ahead);
 }
 
 #if SQUARES
@@ -233,6 +239,12 @@ static TARGET void NAME(tile_to_scores)(ptrdiff_t rows, ptrdiff_t columns, ptrdi
     if (rows == TILE_ROWS && row_stride == 1)
         return;
 #endif
+    if (fold == 1 && column_stride == 1) {
+        for (ptrdiff_t r = 0; r < rows; r++)
+            for (ptrdiff_t k = 0; k < columns; k++)
+                z[r * row_stride + k] = tile[r * stride + k] + intercept[k];
+        return;
+    }
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t k = 0; k < columns; k++) {
             REAL sum = tile[r * stride + k * fold];
@@ -272,6 +284,20 @@ static TARGET void NAME(residuals_to_tile)(ptrdiff_t rows, ptrdiff_t columns, pt
                 tile[r * stride + k * fold + f] = z[k * ld + r];
 }
 
+/* A group of rows by a full panel of columns: a piece of it after the other, which stays in the first-level cache for all
+ * tiles of the group. */
+NOINLINE TARGET void NAME(logits_of_group)(ptrdiff_t d, const REAL *x, const REAL *packed, REAL *tiles,
+                                           const REAL *ahead)
+{
+    memset(tiles, 0, sizeof(REAL) * GROUP * TILE_SIZE);
+    for (ptrdiff_t j = 0; j < d; j += PIECE)
+        for (ptrdiff_t t = 0; t < GROUP; t++)
+            NAME(logits_of_tile)(TILE_ROWS, TILE_VECTORS, 1, 1, d - j < PIECE ? d - j : PIECE, d,
+                                 x + t * TILE_ROWS * d + j, packed + j * TILE_STRIDE, tiles + t * TILE_SIZE,
+                                 ahead + t * TILE_ROWS * d + j);
+}
+
+/* One panel of columns after the other, so that it stays in the cache for all rows of the block. */
 static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x_,
                                      const void *packed_, void *z_, ptrdiff_t row_stride, ptrdiff_t column_stride,
                                      const void *ahead_)
@@ -281,16 +307,20 @@ static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_
     const ptrdiff_t fold = NAME(tile_fold)(n_columns), unit = LANES / fold;
     const ptrdiff_t width = (n_columns + unit - 1) / unit * unit;
     const REAL *intercept = packed + (d + fold - 1) / fold * fold * width;
-    REAL tile[TILE_ROWS * TILE_STRIDE] = {0};
-    ptrdiff_t rows;
-    /* One panel of columns after the other, so that it stays in the cache for all rows of the block. */
-    for (ptrdiff_t first = 0; first < n_columns; first += TILE_STRIDE) {
+    REAL tiles[GROUP][TILE_SIZE];
+    memset(tiles[0], 0, sizeof tiles[0]);
+    for (ptrdiff_t first = 0; first < n_columns; first += TILE_STRIDE, packed += TILE_STRIDE * d) {
         const ptrdiff_t left = (width - first) / unit, vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
         const ptrdiff_t columns = n_columns - first < TILE_STRIDE ? n_columns - first : TILE_STRIDE;
-        for (ptrdiff_t i = 0; i < n_rows; i += rows) {
+        const ptrdiff_t grouped = d > PIECE && columns > TILE_STRIDE - LANES ? n_rows - n_rows % (GROUP * TILE_ROWS) : 0;
+        for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
+            const ptrdiff_t t = i < grouped ? i / TILE_ROWS % GROUP : 0;
             rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
-            NAME(logits_of_any_tile)(rows, vectors, fold, d, width, x + i * d, packed + first, tile, ahead + i * d);
-            NAME(tile_to_scores)(rows, columns, fold, TILE_STRIDE, tile, intercept + first,
+            if (i >= grouped)
+                NAME(logits_of_any_tile)(rows, vectors, fold, d, d, x + i * d, packed, tiles[0], ahead + i * d);
+            else if (t == 0)
+                NAME(logits_of_group)(d, x + i * d, packed, tiles[0], ahead + i * d);
+            NAME(tile_to_scores)(rows, columns, fold, TILE_STRIDE, tiles[t], intercept + first,
                                  z + first * column_stride + i * row_stride, row_stride, column_stride);
         }
     }
@@ -303,15 +333,14 @@ static TARGET void NAME(tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t 
     REAL *gradient = gradient_;
     const ptrdiff_t fold = NAME(tile_fold)(n_columns), unit = LANES / fold;
     const ptrdiff_t width = (n_columns + unit - 1) / unit * unit;
-    REAL tile[TILE_ROWS * TILE_STRIDE] = {0};
-    ptrdiff_t rows;
-    for (ptrdiff_t first = 0; first < n_columns; first += TILE_STRIDE) {
+    REAL tile[TILE_SIZE] = {0};
+    for (ptrdiff_t first = 0; first < n_columns; first += TILE_STRIDE, gradient += TILE_STRIDE * d) {
         const ptrdiff_t left = (width - first) / unit, vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
         const ptrdiff_t columns = n_columns - first < TILE_STRIDE ? n_columns - first : TILE_STRIDE;
-        for (ptrdiff_t i = 0; i < n_rows; i += rows) {
+        for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
             rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
             NAME(residuals_to_tile)(rows, columns, fold, TILE_STRIDE, z + first * ld + i, ld, tile);
-            NAME(gradient_of_any_tile)(rows, vectors, fold, d, width, d, x + i * d, tile, gradient + first,
+            NAME(gradient_of_any_tile)(rows, vectors, fold, d, vectors * LANES, d, x + i * d, tile, gradient,
                                        ahead + i * d);
         }
     }
@@ -324,7 +353,7 @@ static TARGET void NAME(tile_gram)(ptrdiff_t n_rows, ptrdiff_t size, const void 
 {
     const REAL *x = x_, *factor = factor_;
     REAL *out = out_;
-    REAL tile[TILE_ROWS * TILE_STRIDE];
+    REAL tile[TILE_SIZE];
     for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
         rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
         for (ptrdiff_t first = 0; first < size; first += TILE_STRIDE) {

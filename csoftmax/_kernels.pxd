@@ -25,6 +25,7 @@ cdef extern from "_kernel.h" nogil:
             void *scratch) noexcept nogil
         void (*class_sums)(
             Py_ssize_t n_rows, Py_ssize_t n_columns, const void *z, Py_ssize_t ld, void *sums) noexcept nogil
+        Py_ssize_t tile_columns
         Py_ssize_t (*tile_fold)(Py_ssize_t n_columns) noexcept nogil
         void (*tile_logits)(
             Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed, void *z,
@@ -62,14 +63,15 @@ cdef enum:
     ALIGNMENT = 64
 
 cdef struct Layout:
-    # Coefficients are stored by groups of `fold` features: for each column in turn those of the group, side by side;
-    # columns are padded to `width`; intercepts follow; size counts
-    # them all, up to a multiple of the alignment. So BLAS's (K, d) has fold = d, and (d, K) has fold = 1.
+    # Coefficients are stored by panels of columns, in a panel by groups of `fold` features, and in a group for each
+    # column in turn its features, side by side. Columns are padded to `width`, a panel has `panel` of them, and the
+    # last one what is left; intercepts follow. size counts them all, up to a multiple of the alignment. So BLAS's (K, d) is one panel with fold = d, and (d, K) one panel with fold = 1.
     Py_ssize_t n_columns
+    bint tiled
     Py_ssize_t fold
     Py_ssize_t width
+    Py_ssize_t panel
     Py_ssize_t size
-    bint tiled
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:

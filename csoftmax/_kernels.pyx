@@ -40,83 +40,105 @@ def tiles_win(Py_ssize_t n_columns, Py_ssize_t n_bytes):
 
 cdef Layout layout_of(Py_ssize_t d, Py_ssize_t n_columns, bint tiled, bint sparse, Py_ssize_t itemsize) noexcept nogil:
     cdef const cs_kernels *kernels = cs_table(itemsize)
-    cdef Layout w = Layout(n_columns, max(d, 1), n_columns, 0, tiled)
+    cdef Layout w = Layout(n_columns, tiled, max(d, 1), n_columns, n_columns, 0)
     if tiled:
         w.fold = kernels.tile_fold(n_columns)
     elif sparse:
         w.fold = 1
     if tiled or sparse and n_columns > 1:
         w.width = padded(n_columns, kernels.lanes // w.fold)
+    w.panel = kernels.tile_columns if tiled and w.fold == 1 else w.width
     w.size = padded((padded(d, w.fold) + 1) * w.width, ALIGNMENT)
     return w
 
 
 def layout(Py_ssize_t d, Py_ssize_t n_columns, bint tiled, bint sparse, Py_ssize_t itemsize):
-    """(fold, width, size) of packed coefficients: for register tiles, for BLAS, or for the rows of a CSR matrix."""
-    cdef Layout w = layout_of(d, n_columns, tiled, sparse, itemsize)
-    return w.fold, w.width, w.size
+    """How coefficients are packed for register tiles, for BLAS, or for the rows of a CSR matrix: Layout as a dict."""
+    return layout_of(d, n_columns, tiled, sparse, itemsize)
 
 
-cdef inline Py_ssize_t place(Py_ssize_t j, Py_ssize_t k, Py_ssize_t d, Py_ssize_t fold,
-                             Py_ssize_t width) noexcept nogil:
-    """Where the group of features that begins with j has column k; a group that is not full ends its place."""
-    return j * width + k * fold + max(0, fold - (d - j))
+cdef Layout checked(object how, Py_ssize_t d, Py_ssize_t n_columns, Py_ssize_t intercepts, Py_ssize_t length) except *:
+    cdef Layout w = how
+    if length < (padded(d, w.fold) + 1) * w.width or w.n_columns != n_columns or intercepts != n_columns:
+        raise ValueError("packed is too small, or made for other columns, or there is not one intercept for each")
+    return w
 
 
-def pack(const floating[:, ::1] coef, const floating[::1] intercept, Py_ssize_t fold, Py_ssize_t width,
-         floating[::1] packed):
+def pack(const floating[:, ::1] coef, const floating[::1] intercept, how, floating[::1] packed):
     """Coefficients (K, d) and intercepts (K,) into a layout."""
-    cdef Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], start = 0, stop, j, k, f, at
-    if packed.shape[0] < (padded(d, fold) + 1) * width or width < n_columns or intercept.shape[0] != n_columns:
-        raise ValueError("packed is too small, or there is not one intercept for each row of coefficients")
+    cdef:
+        Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], first = 0, columns, start, stop, j, k, f
+        Layout w = checked(how, d, n_columns, intercept.shape[0], packed.shape[0])
+        floating *panel = &packed[0]
+        floating *place
+        const floating *row
     with nogil:
-        while start < d:
-            stop = min(start + max(fold, FEATURES_AT_ONCE // fold * fold), d)
-            memset(&packed[start * width], 0, padded(stop - start, fold) * width * sizeof(floating))
-            for k in range(n_columns):
-                PREFETCH(&coef[k, 0] + stop + FEATURES_AT_ONCE)
-                PREFETCH(&packed[0] + stop * width + k * FEATURES_AT_ONCE)
-                if fold == 1:
-                    for j in range(start, stop):
-                        packed[j * width + k] = coef[k, j]
-                    continue
-                j = start
-                while j < stop:
-                    at = place(j, k, d, fold, width)
-                    for f in range(min(fold, d - j)):
-                        packed[at + f] = coef[k, j + f]
-                    j += fold
-            start = stop
-        memset(&packed[padded(d, fold) * width], 0, width * sizeof(floating))
-        memcpy(&packed[padded(d, fold) * width], &intercept[0], n_columns * sizeof(floating))
+        while first < n_columns:
+            columns = min(w.panel, w.width - first)
+            start = 0
+            while start < d:
+                stop = min(start + max(w.fold, FEATURES_AT_ONCE // w.fold * w.fold), d)
+                memset(panel + start * columns, 0, padded(stop - start, w.fold) * columns * sizeof(floating))
+                for k in range(min(columns, n_columns - first)):
+                    row = &coef[first + k, 0]
+                    PREFETCH(row + stop + FEATURES_AT_ONCE)
+                    PREFETCH(panel + stop * columns + k * FEATURES_AT_ONCE)
+                    if w.fold == 1:
+                        for j in range(start, stop):
+                            panel[j * columns + k] = row[j]
+                        continue
+                    j = start
+                    while j < stop:
+                        place = panel + group(j, d, columns, k, w.fold)
+                        for f in range(min(w.fold, d - j)):
+                            place[f] = row[j + f]
+                        j += w.fold
+                start = stop
+            panel += padded(d, w.fold) * columns
+            first += columns
+        memset(panel, 0, w.width * sizeof(floating))
+        memcpy(panel, &intercept[0], n_columns * sizeof(floating))
 
 
-def unpack(const floating[:, ::1] packed, Py_ssize_t fold, Py_ssize_t width, double[:, ::1] coef,
-           double[::1] intercept):
+def unpack(const floating[:, ::1] packed, how, double[:, ::1] coef, double[::1] intercept):
     """The sum of several layouts into coefficients (K, d) and intercepts (K,)."""
-    cdef Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], start = 0, stop, j, k, f, at, i
-    if packed.shape[1] < (padded(d, fold) + 1) * width or width < n_columns or intercept.shape[0] != n_columns:
-        raise ValueError("packed is too small, or there is not one intercept for each row of coefficients")
+    cdef:
+        Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], first = 0, columns, start, stop, j, k, f, at
+        Py_ssize_t panel = 0, i
+        Layout w = checked(how, d, n_columns, intercept.shape[0], packed.shape[1])
+        double *row
     with nogil:
-        while start < d:
-            stop = min(start + max(fold, FEATURES_AT_ONCE // fold * fold), d)
-            for k in range(n_columns):
-                PREFETCH(&coef[k, 0] + stop + FEATURES_AT_ONCE)
-                for i in range(packed.shape[0]):
-                    PREFETCH(&packed[i, 0] + stop * width + k * FEATURES_AT_ONCE)
-                if fold == 1:
-                    for j in range(start, stop):
-                        coef[k, j] = column_sum(packed, j * width + k)
-                    continue
-                j = start
-                while j < stop:
-                    at = place(j, k, d, fold, width)
-                    for f in range(min(fold, d - j)):
-                        coef[k, j + f] = column_sum(packed, at + f)
-                    j += fold
-            start = stop
+        while first < n_columns:
+            columns = min(w.panel, w.width - first)
+            start = 0
+            while start < d:
+                stop = min(start + max(w.fold, FEATURES_AT_ONCE // w.fold * w.fold), d)
+                for k in range(min(columns, n_columns - first)):
+                    row = &coef[first + k, 0]
+                    PREFETCH(row + stop + FEATURES_AT_ONCE)
+                    for i in range(packed.shape[0]):
+                        PREFETCH(&packed[i, 0] + panel + stop * columns + k * FEATURES_AT_ONCE)
+                    if w.fold == 1:
+                        for j in range(start, stop):
+                            row[j] = column_sum(packed, panel + j * columns + k)
+                        continue
+                    j = start
+                    while j < stop:
+                        at = panel + group(j, d, columns, k, w.fold)
+                        for f in range(min(w.fold, d - j)):
+                            row[j + f] = column_sum(packed, at + f)
+                        j += w.fold
+                start = stop
+            panel += padded(d, w.fold) * columns
+            first += columns
         for k in range(n_columns):
-            intercept[k] = column_sum(packed, padded(d, fold) * width + k)
+            intercept[k] = column_sum(packed, panel + k)
+
+
+cdef inline Py_ssize_t group(Py_ssize_t j, Py_ssize_t d, Py_ssize_t columns, Py_ssize_t k,
+                             Py_ssize_t fold) noexcept nogil:
+    """Where the group of features that begins with j has column k; a group that is not full ends its place."""
+    return j * columns + k * fold + max(0, fold - (d - j))
 
 
 cdef inline double column_sum(const floating[:, ::1] packed, Py_ssize_t at) noexcept nogil:
@@ -129,19 +151,14 @@ cdef inline double column_sum(const floating[:, ::1] packed, Py_ssize_t at) noex
 
 # ---- by themselves ------------------------------------------------------------------------------------------------
 
-def softmax_rows(floating[:, ::1] z, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, bint logarithm):
-    """Rows start to stop of z, in place, to probabilities or to their logarithms, in blocks that stay in the cache."""
-    cdef:
-        const cs_kernels *kernels = cs_table(sizeof(floating))
-        Py_ssize_t i = start, rows
+def softmax_rows(floating[:, ::1] z, Py_ssize_t start, Py_ssize_t stop, bint logarithm):
+    """Rows start to stop of z, in place, to probabilities or to their logarithms."""
+    cdef const cs_kernels *kernels = cs_table(sizeof(floating))
     with nogil:
-        while i < stop:
-            rows = min(block, stop - i)
-            if logarithm:
-                kernels.log_softmax_rows(rows, z.shape[1], &z[i, 0])
-            else:
-                kernels.softmax_rows(rows, z.shape[1], &z[i, 0])
-            i += rows
+        if start < stop and logarithm:
+            kernels.log_softmax_rows(stop - start, z.shape[1], &z[start, 0])
+        elif start < stop:
+            kernels.softmax_rows(stop - start, z.shape[1], &z[start, 0])
 
 
 def exp(const floating[::1] x, floating[::1] out):

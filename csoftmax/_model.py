@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+CHUNK_ROWS = 64  # a chunk has a multiple of them, so that register tiles are full
+LONGEST = 2**32  # multiplications, a second or less, after which an interrupt is heard
 _LABELS = "biufUS"  # kinds of dtype
 
 
@@ -196,15 +198,18 @@ def in_chunks(
     part: Callable[[Array, Array, int], int], X: Array, out: Array, kind: int, work: int, n_threads: int | None
 ) -> int:
     """Call part(rows of X, rows of out, kind) for parts of this work, in threads; the least of its results."""
-    chunks = max(1, min(len(X) // 64, work // CHUNK_WORK))
-    step = -(-len(X) // chunks)
+    n_threads = threads(n_threads)
+    most = 1 if n_threads == 1 else min(4 * n_threads, work // CHUNK_WORK)
+    most = max(most, 1 + work // LONGEST)
+    step = -(-len(X) // most // CHUNK_ROWS) * CHUNK_ROWS
+    chunks = -(-len(X) // step)
     good = [1] * chunks
 
     def chunk(item: int, worker: int) -> None:
         rows = slice(item * step, (item + 1) * step)
         good[item] = part(X[rows], out[rows], kind)
 
-    run(chunk, chunks, threads(n_threads))
+    run(chunk, chunks, n_threads)
     return min(good)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import _core, _kernels
 from ._threads import CHUNK_WORK, THREADED_WORK, run
-from ._typing import Array, Codes, DType, Float64, Rows
+from ._typing import Array, Codes, DType, Float64, Layout, Rows
 
 TILE_CHUNK = 64  # rows of a chunk at least: each has a gradient to be added up
 # The gradient of a block finds its rows in the cache; blocks are longer where all coefficients are read for each.
@@ -25,16 +25,12 @@ MAX_CHUNKS = 32
 # The most that all chunks' gradients may take, unless there are two, and the scores of one block.
 PARTIAL_BYTES = 2**23
 BLOCK_BYTES = 2**22
-SOFTMAX_BLOCK = 2**15  # values of the rows that exp runs over at once
 
 
 class Plan(NamedTuple):
-    """How a pass over the rows of X, with so many columns, is cut; fold, width and size are of `_kernels.layout`."""
+    """How a pass over the rows of X, with so many columns, is cut, and how its coefficients are packed."""
 
-    tiled: bool
-    fold: int
-    width: int
-    size: int
+    layout: Layout
     block: int
     chunk: int
     n_chunks: int
@@ -54,7 +50,8 @@ class Plan(NamedTuple):
         elif tiled is None:
             tiled = _kernels.tiles_win(n_columns, d * n_columns * itemsize)
             tiled = tiled and (n_columns > 1 or d * itemsize >= _kernels.vector_bytes())  # else no vector is filled
-        fold, width, size = _kernels.layout(d, n_columns, tiled, sparse, itemsize)
+        layout = _kernels.layout(d, n_columns, tiled, sparse, itemsize)
+        size = layout["size"]
         fat = not tiled and not sparse and 16 * d * n_columns > SMALL_GEMM
         if sparse:
             block = min(128, BLOCK_BYTES // (64 * n_columns * itemsize))
@@ -73,13 +70,14 @@ class Plan(NamedTuple):
         n_chunks = min(most, max(1, work // CHUNK_WORK))
         chunk = -(-n // (n_chunks * block)) * block
         n_chunks = -(-n // chunk)
-        return cls(tiled, fold, width, size, block, chunk, n_chunks, n_chunks > 1 and work >= THREADED_WORK)
+        return cls(layout, block, chunk, n_chunks, n_chunks > 1 and work >= THREADED_WORK)
 
     def packed(self, count: int, dtype: DType) -> Array:
         """Space for so many sets of coefficients or gradients, each at the beginning of a cache line."""
-        memory = np.empty(count * self.size + 64, dtype)
+        size = self.layout["size"]
+        memory = np.empty(count * size + 64, dtype)
         offset = -memory.ctypes.data % 64 // memory.itemsize
-        return memory[offset : offset + count * self.size].reshape(count, self.size)
+        return memory[offset : offset + count * size].reshape(count, size)
 
 
 class LossPass:
@@ -112,7 +110,7 @@ class LossPass:
         workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
         entries = X.size if isinstance(X, np.ndarray) else X.nnz
         apart = _core.make_a_sum(n // plan.n_chunks, entries // plan.n_chunks, d)
-        size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize, plan.size if apart else 0)
+        size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize, plan.layout["size"] if apart else 0)
         self._work = [np.empty(size, X.dtype) for _ in range(workers)]
         self._packed = plan.packed(1, X.dtype)[0]
         self._gradients = plan.packed(plan.n_chunks, X.dtype)
@@ -123,7 +121,7 @@ class LossPass:
         self._intercept_gradient = np.empty(n_columns)
         self._bounds = np.minimum(np.arange(plan.n_chunks + 1) * plan.chunk, n)
         if isinstance(X, np.ndarray):
-            self._call: Callable[..., None] = partial(_core.loss_gradient, X, plan.tiled)
+            self._call: Callable[..., None] = partial(_core.loss_gradient, X)
         else:
             self._call = partial(_core.loss_gradient_csr, X.data, X.indices, X.indptr, d)
             # Chunks of equal numbers of entries.
@@ -139,7 +137,7 @@ class LossPass:
         The gradients are float64; they may be overwritten by the next call.
         """
         plan = self.plan
-        _kernels.pack(coef, intercept, plan.fold, plan.width, self._packed)
+        _kernels.pack(coef, intercept, plan.layout, self._packed)
         # One thread does all chunks in one call: it holds the GIL only between passes.
         together = plan.n_chunks if len(self._work) == 1 else 1
 
@@ -148,8 +146,7 @@ class LossPass:
                 self.y,
                 self.weight,
                 len(coef),
-                plan.fold,
-                plan.width,
+                plan.layout,
                 self._packed,
                 self._bounds,
                 plan.block,
@@ -161,7 +158,7 @@ class LossPass:
             )
 
         run(chunks, plan.n_chunks // together, len(self._work))
-        _kernels.unpack(self._gradients, plan.fold, plan.width, self._coef_gradient, self._intercept_gradient)
+        _kernels.unpack(self._gradients, plan.layout, self._coef_gradient, self._intercept_gradient)
         return math.fsum(self._losses), self._coef_gradient, self._intercept_gradient
 
 
@@ -178,20 +175,20 @@ def scores(
     n, n_columns = X.shape[0], len(coef)
     plan = Plan.of(X, n_columns, tiled)
     packed = plan.packed(1, X.dtype)[0]
-    _kernels.pack(coef, intercept, plan.fold, plan.width, packed)
+    _kernels.pack(coef, intercept, plan.layout, packed)
     workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
     out = np.empty((n, n_columns), X.dtype) if out is None else out
     together = plan.n_chunks if workers == 1 else 1
-    where = (plan.fold, plan.width, packed)
+    where = (plan.layout, packed)
 
     def chunks(item: int, worker: int) -> None:
         start, stop = item * together * plan.chunk, min((item + 1) * together * plan.chunk, n)
         if isinstance(X, np.ndarray):
-            _core.scores(X, plan.tiled, *where, start, stop, plan.block, out)
+            _core.scores(X, *where, start, stop, plan.block, out)
         else:
             _core.scores_csr(X.data, X.indices, X.indptr, X.shape[1], *where, start, stop, plan.block, out)
         if then:
-            _kernels.softmax_rows(out, start, stop, max(1, SOFTMAX_BLOCK // n_columns), then == "log_softmax")
+            _kernels.softmax_rows(out, start, stop, then == "log_softmax")
 
     run(chunks, plan.n_chunks // together, workers)
     return out

@@ -29,7 +29,7 @@ cdef enum:
 
 cdef enum:
     STACK = 256  # values of a row's scores that are kept apart from the result
-    BLOCK = 64  # rows whose scores stay in the cache; four times that for models that do not
+    BLOCK = 64  # rows whose scores stay in the cache; twice that for models that do not
     FEW = 32  # columns
     ALONE = 20_000  # multiplications from which on other Python threads may run meanwhile
 
@@ -78,12 +78,12 @@ cdef class Predictor:
         cdef:
             Layout tile = layout_of(self.n_features, self.n_columns, True, False, self.itemsize)
             Layout row = layout_of(self.n_features, self.n_columns, False, True, self.itemsize)
-            bint same = tile.fold == row.fold or self.n_columns == 1
+            bint same = tile.fold == 1 or self.n_columns == 1
         memory = np.empty(tile.size + (0 if same else row.size) + 64, weights.dtype)
         cdef Py_ssize_t first = (64 - <uintptr_t>cnp.PyArray_DATA(memory) % 64) // self.itemsize
-        _kernels.pack(weights, offsets, tile.fold, tile.width, memory[first : first + tile.size])
+        _kernels.pack(weights, offsets, tile, memory[first : first + tile.size])
         if not same:
-            _kernels.pack(weights, offsets, row.fold, row.width, memory[first + tile.size :])
+            _kernels.pack(weights, offsets, row, memory[first + tile.size :])
         self._memory = memory
         self.by_tile = <const char*>cnp.PyArray_DATA(memory) + first * self.itemsize
         self.by_row = <const char*>self.by_tile + (0 if same else tile.size * self.itemsize)
@@ -333,7 +333,7 @@ cdef class Predictor:
             char *place
             int good = 1
         if not few and self.n_columns * self.n_features * self.itemsize > 1 << 20:
-            most *= 4
+            most *= 2
         while done < n:
             rows = min(most, n - done)
             here = <const char*>x + done * self.n_features * self.itemsize

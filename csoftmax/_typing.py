@@ -9,8 +9,9 @@ Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
 DType = np.dtype[Any]
+Layout = dict[str, int]  # of packed coefficients, see _kernels.layout
 if TYPE_CHECKING:
     from scipy.sparse import csr_array, csr_matrix
 Rows: TypeAlias = Union[Array, "csr_array", "csr_matrix"]
 
-__all__ = ["Array", "Codes", "DType", "Float64", "Rows"]
+__all__ = ["Array", "Codes", "DType", "Float64", "Layout", "Rows"]

@@ -88,9 +88,9 @@ def exp_errors(dtype, n, seed=0):
     return x, np.where(overflow, np.where(out == np.inf, 0.0, np.inf), error)
 
 
-def kernel_softmax(scores, logarithm=False, block=64):
+def kernel_softmax(scores, logarithm=False):
     z = np.array(scores, order="C")
-    _kernels.softmax_rows(z, 0, len(z), block, logarithm)
+    _kernels.softmax_rows(z, 0, len(z), logarithm)
     return z
 
 
@@ -271,7 +271,7 @@ def test_a_score_that_is_not_finite_spoils_its_own_row_only(instruction_set, dty
 def test_rows_outside_start_and_stop_are_left_alone(instruction_set):
     z = scores_of(20, 5, np.float64)
     out = z.copy()
-    _kernels.softmax_rows(out, 3, 17, 8, False)
+    _kernels.softmax_rows(out, 3, 17, False)
     np.testing.assert_array_equal(out[[0, 1, 2, 17, 18, 19]], z[[0, 1, 2, 17, 18, 19]])
     np.testing.assert_allclose(out[3:17], softmax(z[3:17]), rtol=1e-14)
 

@@ -62,7 +62,8 @@ def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
     bounds = np.array([*range(0, n, chunk or n), n])
     n_chunks = len(bounds) - 1
     weight, coef, intercept = (np.ascontiguousarray(a, dtype=dtype) for a in (weight, coef, intercept))
-    fold, width, size = _kernels.layout(d, n_columns, tiled, sparse, dtype.itemsize)
+    layout = _kernels.layout(d, n_columns, tiled, sparse, dtype.itemsize)
+    size = layout["size"]
     work = _core.workspace_size(n_columns, block, dtype.itemsize, size)
     sizes = [(work, dtype), (size, dtype), (n_chunks * size, dtype), (n_chunks, np.float64), (coef.size, np.float64)]
     guarded = [np.full(values + 64, np.nan, kind) for values, kind in sizes]
@@ -70,13 +71,13 @@ def core_pass(X, y, weight, coef, intercept, block, tiled, chunk=None):
         g[:32] = g[-32:] = -77.0
     work, packed, gradients, losses, dcoef = (g[32:-32] for g in guarded)
     gradients, dcoef, dintercept = gradients.reshape(n_chunks, -1), dcoef.reshape(coef.shape), np.empty(n_columns)
-    _kernels.pack(coef, intercept, fold, width, packed)
-    rows = (np.asarray(y, np.int32), weight, n_columns, fold, width, packed, bounds, block)
+    _kernels.pack(coef, intercept, layout, packed)
+    rows = (np.asarray(y, np.int32), weight, n_columns, layout, packed, bounds, block)
     if sparse:
         _core.loss_gradient_csr(X.data, X.indices, X.indptr, d, *rows, 0, n_chunks, losses, gradients, work)
     else:
-        _core.loss_gradient(np.ascontiguousarray(X), tiled, *rows, 0, n_chunks, losses, gradients, work)
-    _kernels.unpack(gradients, fold, width, dcoef, dintercept)
+        _core.loss_gradient(np.ascontiguousarray(X), *rows, 0, n_chunks, losses, gradients, work)
+    _kernels.unpack(gradients, layout, dcoef, dintercept)
     for g in guarded:
         assert (g[:32] == -77.0).all()
         assert (g[-32:] == -77.0).all()
@@ -115,6 +116,22 @@ def test_tiles_equal_the_twin_for_every_number_of_classes_and_tail_of_features(i
             form = twin.binary_loss_gradient if n_classes == 1 else twin.loss_gradient
             expected = form(unaligned.astype(float), y, coef, intercept, weight, "sum")
             assert_same(core_pass(unaligned, y, weight, coef, intercept, 8, True), expected, RTOL[dtype])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [511, 512, 1100])
+def test_long_panels_are_taken_in_pieces_with_the_same_sums(instruction_set, dtype, d):
+    n, n_columns = 300, 50
+    X, _, _, coef, intercept = (a.astype(dtype) for a in problem(n, d, n_columns))
+    layout = _kernels.layout(d, n_columns, True, False, X.itemsize)
+    packed, out = np.zeros(layout["size"], dtype), np.empty((2, n, n_columns), dtype)
+    _kernels.pack(coef, intercept, layout, packed)
+    for block, part in zip((256, 8), out, strict=True):
+        _core.scores(X, layout, packed, 0, n, block, part)
+    np.testing.assert_array_equal(*out)
+    exact = X.astype(float) @ coef.T.astype(float) + intercept
+    bound = d * np.finfo(dtype).eps * (abs(X).astype(float) @ abs(coef).T + abs(intercept))
+    assert (abs(out[0] - exact) <= bound).all()
 
 
 @pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "blas"])
@@ -245,21 +262,22 @@ def test_sparse_rows_without_entries():
 def test_the_core_refuses_what_does_not_fit_together():
     X, y, weight, coef, intercept = problem(20, 5, 3)
     y, bounds, losses = y.astype(np.int32), np.array([0, 20]), np.empty(1)
-    fold, width, size = _kernels.layout(5, 3, True, False, 8)
+    layout = _kernels.layout(5, 3, True, False, 8)
+    size, other = layout["size"], {**layout, "panel": layout["panel"] + 1}
     work, packed, gradients = np.empty(_core.workspace_size(3, 8, 8, size)), np.zeros(size), np.empty((1, size))
-    case = (X, True, y, weight, 3, fold, width, packed, bounds, 8, 0, 1, losses, gradients, work)
+    case = (X, y, weight, 3, layout, packed, bounds, 8, 0, 1, losses, gradients, work)
     _core.loss_gradient(*case)
-    replacements = {2: y[:-1], 3: weight[:-1], 5: fold + 1, 6: width + 1, 7: packed[:-64], 8: bounds + 1}
-    for position, short in (*replacements.items(), (13, gradients[:, :-64].copy()), (14, work[:-1])):
+    replacements = {1: y[:-1], 2: weight[:-1], 4: other, 5: packed[:-64], 6: bounds + 1}
+    for position, short in (*replacements.items(), (11, gradients[:, :-64].copy()), (12, work[:-1])):
         with pytest.raises(ValueError, match=r"layout|too small|rows"):
             _core.loss_gradient(*case[:position], short, *case[position + 1 :])
     with pytest.raises(ValueError, match="too small"):
-        _kernels.pack(coef, intercept, fold, width, packed[: 5 * width])
+        _kernels.pack(coef, intercept, layout, packed[: 5 * layout["width"]])
     with pytest.raises(ValueError, match="too small"):
-        _kernels.unpack(gradients[:, : 5 * width].copy(), fold, width, coef, intercept)
+        _kernels.unpack(gradients[:, : 5 * layout["width"]].copy(), layout, coef, intercept)
     S = scipy.sparse.csr_array(X)
     with pytest.raises(ValueError, match="indptr"):
-        _core.scores_csr(S.data[:-1], S.indices, S.indptr, 5, 1, width, packed, 0, 20, 8, np.empty((20, 3)))
+        _core.scores_csr(S.data[:-1], S.indices, S.indptr, 5, layout, packed, 0, 20, 8, np.empty((20, 3)))
     with pytest.raises(TypeError, match="csc"):
         scores(scipy.sparse.csc_array(X), coef, intercept, 1)
 
