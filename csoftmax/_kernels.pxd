@@ -65,7 +65,8 @@ cdef enum:
 cdef struct Layout:
     # Coefficients are stored by panels of columns, in a panel by groups of `fold` features, and in a group for each
     # column in turn its features, side by side. Columns are padded to `width`, a panel has `panel` of them, and the
-    # last one what is left; intercepts follow. size counts them all, up to a multiple of the alignment. So BLAS's (K, d) is one panel with fold = d, and (d, K) one panel with fold = 1.
+    # last one what is left; intercepts follow. size counts them all, up to a multiple of the alignment. So BLAS's
+    # (K, d) is one panel with fold = d, and (d, K) one panel with fold = 1.
     Py_ssize_t n_columns
     bint tiled
     Py_ssize_t fold
