@@ -99,17 +99,18 @@ def two_classes() -> Data:
     return (Z + 2 * rng.standard_normal(20)) * 10 ** rng.uniform(-2, 3, 20), y
 
 
-def text() -> tuple[csr_array, np.ndarray]:
-    """60000 x 55000, K=57: tf-idf of short texts, words after Zipf's law, each class with words of its own."""
-    rng = np.random.default_rng(8)
-    n, d, n_classes = 60000, 55000, 57
+def text(
+    n: int = 60000, d: int = 55000, n_classes: int = 57, words: int = 14, seed: int = 8
+) -> tuple[csr_array, np.ndarray]:
+    """tf-idf of short texts, words after Zipf's law, each class with words of its own."""
+    rng = np.random.default_rng(seed)
     y = rng.integers(n_classes, size=n)
-    length = rng.poisson(14, n) + 1
+    length = rng.poisson(words, n) + 1
     row = np.repeat(np.arange(n, dtype=np.int32), length)
     rank = np.arange(1, d + 1)
     word = np.searchsorted(np.cumsum(1 / rank) / np.sum(1 / rank), rng.random(len(row)))
     own = rng.random(len(row)) < 0.3
-    word[own] = (word[own] % 400) * 57 + y[row[own]] + 100
+    word[own] = (word[own] % 400) * n_classes + y[row[own]] + 100
     counts = csr_array((np.ones(len(row)), (row, word.astype(np.int32))), shape=(n, d))
     idf = np.log((1 + n) / (1 + np.bincount(counts.indices, minlength=d))) + 1
     counts.data = counts.data * idf[counts.indices]
@@ -133,6 +134,20 @@ def one_hot() -> tuple[csr_array, np.ndarray]:
     return csr_array((np.ones(indices.size), indices.ravel(), indptr), shape=(n, sum(sizes))), y
 
 
+def informative() -> Data:
+    """20000 x 200, K=5: 20 features tell the classes apart, 180 are noise."""
+    return make_classification(
+        n_samples=20000,
+        n_features=200,
+        n_informative=20,
+        n_redundant=0,
+        n_classes=5,
+        n_clusters_per_class=1,
+        class_sep=1.0,
+        random_state=11,
+    )
+
+
 def tiny() -> Data:
     """100 x 5, K=3."""
     rng = np.random.default_rng(7)
@@ -153,6 +168,15 @@ LARGE: dict[str, Callable[[], Data]] = {
     "60000 x 784, K=10": pixels,
     "50000 x 512, K=100": many_classes,
     "100000 x 20, K=2": two_classes,
+}
+# For L1 and the elastic net, and of texts.
+SELECTION: dict[str, Callable[[], Data]] = {
+    "digits": SMALL["digits"],
+    "breast_cancer": SMALL["breast_cancer"],
+    "20000 x 200, K=5": informative,
+}
+TEXTS: dict[str, Callable[[], tuple[csr_array, np.ndarray]]] = {
+    "text 20000 x 50000, K=20": lambda: text(20000, 50000, 20, 50, seed=12),
 }
 # Sets that have one optimum without penalty.
 OVERLAPPING = ("20000 x 50, K=7", "100000 x 20, K=2")

@@ -82,4 +82,28 @@ def scores_csr(
 ) -> None: ...
 def column_range(X: _Array, weight: _Array, low: _Float64, high: _Float64, total: _Float64) -> None: ...
 def column_spread(X: _Array, weight: _Array, center: _Float64, unit: _Float64, total: _Float64) -> None: ...
+def column_range_csr(
+    values: _Array,
+    indices: _Places,
+    indptr: _Places,
+    weight: _Array,
+    start: int,
+    stop: int,
+    low: _Float64,
+    high: _Float64,
+    total: _Float64,
+    present: _Float64,
+    count: npt.NDArray[np.intp],
+) -> None: ...
+def column_spread_csr(
+    values: _Array,
+    indices: _Places,
+    indptr: _Places,
+    weight: _Array,
+    start: int,
+    stop: int,
+    center: _Float64,
+    unit: _Float64,
+    total: _Float64,
+) -> None: ...
 def row_lengths(X: _Array, center: _Float64, unit: _Float64, lengths: _Float64) -> None: ...

@@ -318,6 +318,37 @@ def column_spread(const floating[:, ::1] X, const floating[::1] weight, const do
                                                  &total[0])
 
 
+def column_range_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr,
+                     const floating[::1] weight, Py_ssize_t start, Py_ssize_t stop, double[::1] low, double[::1] high,
+                     double[::1] total, double[::1] present, Py_ssize_t[::1] count):
+    """column_range of the entries of some rows of CSR; present adds up the weights of a column's rows, count the rows."""
+    cdef Py_ssize_t i, p, j
+    cdef double value
+    with nogil:
+        for i in range(start, stop):
+            for p in range(indptr[i], indptr[i + 1]):
+                j, value = indices[p], values[p]
+                low[j] = min(low[j], value)
+                high[j] = max(high[j], value)
+                total[j] += weight[i] * value
+                present[j] += weight[i]
+                count[j] += 1
+
+
+def column_spread_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr,
+                      const floating[::1] weight, Py_ssize_t start, Py_ssize_t stop, const double[::1] center,
+                      const double[::1] unit, double[::1] total):
+    """column_spread of the entries of some rows of CSR."""
+    cdef Py_ssize_t i, p, j
+    cdef double deviation
+    with nogil:
+        for i in range(start, stop):
+            for p in range(indptr[i], indptr[i + 1]):
+                j = indices[p]
+                deviation = (values[p] - center[j]) * unit[j]
+                total[j] += weight[i] * (deviation * deviation)
+
+
 def row_lengths(const floating[:, ::1] X, const double[::1] center, const double[::1] unit, double[::1] lengths):
     """lengths[i] = sum over columns of ((x - center) * unit)^2."""
     with nogil:

@@ -27,13 +27,15 @@ import numpy.typing as npt
 from . import _core, _kernels, _linalg
 from ._passes import scores
 from ._threads import run
-from ._typing import Float64
+from ._typing import Array, Float64, Rows
 
 # Symmetric products are made by register tiles up to this size, with plainer vectors up to the second, then by BLAS.
 TILE_SIZE, PLAIN_TILE_SIZE = 1024, 64
 # A chunk of rows, whose sum one thread makes, is at least this many multiplications; all sums take at most so much.
 CHUNK_WORK, PARTIAL_BYTES, MAX_CHUNKS = 2**22, 2**25, 16
 BLOCK = 256  # rows of a workspace
+RESTRICTED_BLOCK = 2**22  # values of a workspace
+STORED_BLOCK = 2**19  # probabilities of sparse rows at once
 CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
@@ -55,6 +57,16 @@ class Sample(NamedTuple):
         both = np.vstack([np.zeros_like(theta), theta]) if columns == 1 else theta
         probability = scores(self.rows, both, np.zeros(len(both)), self.n_threads, "softmax")
         return np.ascontiguousarray(probability[:, -columns:])
+
+    def squares(self, theta: Float64) -> Float64:
+        """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D)."""
+        probability = self.probabilities(theta)
+        spread = probability * (1 - probability) * self.weight[:, None]
+        entries = np.zeros_like(theta)
+        for start in range(0, len(self.rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            entries += spread[part].T @ self.rows[part] ** 2
+        return entries
 
     def gram(self, factor: Float64) -> Float64:
         """Lower triangle of sum_i w_i factor_i z_i z_i'."""
@@ -84,6 +96,45 @@ class Sample(NamedTuple):
         for part in _parts(0, n, size**2):
             _linalg.hessian(self.rows[part], probability[part], self.weight[part], out, work, factors)
         return out
+
+
+class StoredRows(NamedTuple):
+    """All rows of a CSR matrix as they are stored, with what standardises them; see `Objective`."""
+
+    X: Rows
+    weight: Array
+    center: Float64
+    unit: Float64
+    penalty: Float64
+    fit_intercept: bool
+    n_threads: int
+
+    def squares(self, theta: Float64) -> Float64:
+        """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D).
+
+        z = (x - m) / s, and x is mostly 0, so the square is taken apart: x^2 - 2 m x + m^2.
+        """
+        columns, d = len(theta), self.X.shape[1]
+        coef = theta[:, :d] * self.unit
+        intercept = (theta[:, d] if self.fit_intercept else 0.0) - coef @ self.center
+        linear, square, total = np.zeros((d, columns)), np.zeros((d, columns)), np.zeros(columns)
+        both = np.zeros((max(columns, 2), d)), np.zeros(max(columns, 2))
+        both[0][-columns:], both[1][-columns:] = coef, intercept
+        step = max(BLOCK, STORED_BLOCK // len(both[1]))
+        for start in range(0, self.X.shape[0], step):
+            part = self.X[start : start + step].astype(np.float64)
+            probability = scores(part, *both, self.n_threads, "softmax")[:, -columns:]
+            spread = probability * (1 - probability) * self.weight[start : start + step, None]
+            linear += part.T @ spread
+            part.data **= 2
+            square += part.T @ spread
+            total += spread.sum(axis=0)
+        entries = np.zeros_like(theta)
+        squares = square.T - self.center * (2 * linear.T - np.outer(total, self.center))
+        entries[:, :d] = np.maximum(squares, 0) * self.unit**2
+        if self.fit_intercept:
+            entries[:, d] = total
+        return entries
 
 
 def _by_tiles(size: int) -> bool:
@@ -167,15 +218,35 @@ def gram(sample: Sample, theta: Float64) -> Solve:
     return _centred(_solver(lambda k: scales[k] * matrix + np.diag(sample.penalty), member, theta.shape[1]))
 
 
-def diagonal(sample: Sample, theta: Float64) -> Solve:
-    """The diagonal of the Hessian."""
+def restricted(sample: Sample, theta: Float64, active: npt.NDArray[np.intp]) -> Float64:
+    """The Hessian in some of the coordinates, whole."""
     probability = sample.probabilities(theta)
-    spread = probability * (1 - probability) * sample.weight[:, None]
-    entries = np.zeros_like(theta)
-    for start in range(0, len(sample.rows), BLOCK):
-        part = slice(start, start + BLOCK)
-        entries += spread[part].T @ sample.rows[part] ** 2
-    entries += sample.penalty
+    k, j = np.divmod(active, theta.shape[1])
+    size = len(active)
+    out = np.zeros((size, size))
+    step = max(BLOCK, RESTRICTED_BLOCK // size)
+    for start in range(0, len(sample.rows), step):
+        part = slice(start, start + step)
+        rows, chance, weight = sample.rows[part], probability[part], sample.weight[part]
+        if len(theta) == 1:
+            some = sample._replace(rows=np.ascontiguousarray(rows[:, j]), weight=weight)
+            out += some.gram(chance[:, 0] * (1 - chance[:, 0]))
+            continue
+        some = sample._replace(rows=np.ascontiguousarray(rows[:, j] * chance[:, k]), weight=weight)
+        out -= some.gram(np.ones(len(rows)))
+        for number in np.unique(k):
+            of_class = np.flatnonzero(k == number)
+            some = sample._replace(rows=np.ascontiguousarray(rows[:, j[of_class]]), weight=weight)
+            out[np.ix_(of_class, of_class)] += some.gram(chance[:, number])
+    out = np.tril(out)
+    out += np.tril(out, -1).T
+    np.einsum("aa->a", out)[:] += sample.penalty[j]
+    return out
+
+
+def diagonal(sample: "Sample | StoredRows", theta: Float64) -> Solve:
+    """The diagonal of the Hessian."""
+    entries = sample.squares(theta) + sample.penalty
     with np.errstate(divide="ignore"):
         inverse = np.where(entries > 0, 1 / entries, 0.0)
     if len(theta) == 1:

@@ -12,6 +12,7 @@ from ._validation import (
     as_array,
     as_floats,
     as_matrix,
+    as_rows,
     as_sample_weight,
     as_vector,
     check_finite,
@@ -93,7 +94,7 @@ def loss_gradient(
 
     Parameters
     ----------
-    X : array_like of shape (n, d)
+    X : array_like or sparse matrix of shape (n, d)
         Finite. float32 stays float32, everything else is computed in float64.
     y : array_like of shape (n,)
         Class numbers, whole, in [0, K).
@@ -120,7 +121,7 @@ def loss_gradient(
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
-    matrix = as_matrix(X)
+    matrix = as_rows(X)
     n, d = matrix.shape
     weights = as_matrix(coef, "coef")
     n_classes = len(weights)

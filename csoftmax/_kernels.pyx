@@ -186,6 +186,34 @@ def all_finite(const floating[:, ::1] X):
     return answer
 
 
+def csr_fault(const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d, integer[::1] seen):
+    """What is wrong with the structure of a CSR matrix, or "": the first fault; seen has d places.
+
+    Entries of one row and column that occur twice are a fault too, the last one to be looked for.
+    """
+    cdef Py_ssize_t n = indptr.shape[0] - 1, i, p
+    cdef bint decreasing = False, outside = False, twice = False
+    if n < 0 or indptr[0] != 0 or indptr[n] > indices.shape[0]:
+        return "indptr"
+    with nogil:
+        for p in range(d):
+            seen[p] = -1
+        for i in range(n):
+            if indptr[i + 1] < indptr[i] or indptr[i + 1] > indptr[n]:
+                decreasing = True
+                break
+            for p in range(indptr[i], indptr[i + 1]):
+                if not 0 <= indices[p] < d:
+                    outside = True
+                    break
+                if seen[indices[p]] == i:
+                    twice = True
+                seen[indices[p]] = <integer>i
+            if outside:
+                break
+    return "indptr" if decreasing else "indices" if outside else "duplicates" if twice else ""
+
+
 # ---- instruction sets -------------------------------------------------------------------------------------------
 
 def instruction_sets():

@@ -30,3 +30,25 @@ def pairs_backward(
 def pairs_forward(
     steps: _Float64, turns: _Float64, rho: _Float64, newest: int, count: int, vector: _Float64, shares: _Float64
 ) -> None: ...
+def descend(
+    H: _Float64,
+    gradient: _Float64,
+    l1: _Float64,
+    start: _Float64,
+    step: _Float64,
+    product: _Float64,
+    tol: float,
+    most: int,
+) -> float: ...
+def descend_low_rank(
+    diagonal: _Float64,
+    left: _Float64,
+    right: _Float64,
+    gradient: _Float64,
+    l1: _Float64,
+    start: _Float64,
+    step: _Float64,
+    product: _Float64,
+    tol: float,
+    most: int,
+) -> float: ...

@@ -3,7 +3,7 @@
 
 Like _core it trusts its arguments.
 """
-from libc.math cimport sqrt
+from libc.math cimport fabs, sqrt
 from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport daxpy, ddot, dsyrk
 from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
@@ -286,3 +286,68 @@ cdef void _pairs_forward(const double[:, ::1] steps, const double[:, ::1] turns,
         slot = slot if slot >= 0 else slot + slots
         factor = shares[slot] - rho[slot] * ddot(&n, <double*>&turns[slot, 0], &one, &vector[0], &one)
         daxpy(&n, &factor, <double*>&steps[slot, 0], &one, &vector[0], &one)
+
+
+# ---- coordinate descent -------------------------------------------------------------------------------------------
+
+cdef inline double shrunk(double value, double by) noexcept nogil:
+    """The minimiser of 1/2 (v - value)^2 + by |v|."""
+    return value - by if value > by else value + by if value < -by else 0
+
+
+def descend(const double[:, ::1] H, const double[::1] gradient, const double[::1] l1, const double[::1] start,
+            double[::1] step, double[::1] product, double tol, Py_ssize_t most):
+    """Minimise gradient.d + 1/2 d'H d + sum_a l1_a |start_a + d_a| over d, one coordinate after the other.
+
+    step is d, to begin with and in the end, product H d. Ends when a sweep changes no slope by more than tol, or after
+    `most` sweeps; returns that change.
+    """
+    cdef:
+        Py_ssize_t n = step.shape[0], sweep, a, b
+        double largest = 0, value, change
+    with nogil:
+        for sweep in range(most):
+            largest = 0
+            for a in range(n):
+                if H[a, a] <= 0:
+                    continue
+                value = start[a] + step[a]
+                change = shrunk(value - (gradient[a] + product[a]) / H[a, a], l1[a] / H[a, a]) - value
+                if change == 0:
+                    continue
+                step[a] += change
+                for b in range(n):
+                    product[b] += change * H[a, b]
+                largest = max(largest, fabs(change) * H[a, a])
+            if largest <= tol:
+                break
+    return largest
+
+
+def descend_low_rank(const double[::1] diagonal, const double[:, ::1] left, const double[:, ::1] right,
+                     const double[::1] gradient, const double[::1] l1, const double[::1] start, double[::1] step,
+                     double[::1] product, double tol, Py_ssize_t most):
+    """The same with H = diag(diagonal) - left right'; product is right'd."""
+    cdef:
+        Py_ssize_t n = step.shape[0], rank = left.shape[1], sweep, a, r
+        double largest = 0, value, change, slope, curvature
+    with nogil:
+        for sweep in range(most):
+            largest = 0
+            for a in range(n):
+                slope, curvature = gradient[a] + diagonal[a] * step[a], diagonal[a]
+                for r in range(rank):
+                    slope -= left[a, r] * product[r]
+                    curvature -= left[a, r] * right[a, r]
+                curvature = max(curvature, 1e-6 * diagonal[a])
+                value = start[a] + step[a]
+                change = shrunk(value - slope / curvature, l1[a] / curvature) - value
+                if change == 0:
+                    continue
+                step[a] += change
+                for r in range(rank):
+                    product[r] += change * right[a, r]
+                largest = max(largest, fabs(change) * curvature)
+            if largest <= tol:
+                break
+    return largest

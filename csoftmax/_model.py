@@ -15,14 +15,14 @@ import numpy.typing as npt
 from . import _kernels
 from ._errors import ModelFileError
 from ._threads import CHUNK_WORK, run
-from ._typing import Array, DType
-from ._validation import as_array, as_floats, as_matrix, check_finite, integer, threads
+from ._typing import Array, DType, Rows
+from ._validation import as_array, as_csr, as_floats, as_matrix, as_table, check_finite, integer, is_sparse, threads
 
 if TYPE_CHECKING:
     from ._predictor import Predictor
 
 __all__ = [
-    "by_blas",
+    "by_passes",
     "check_finite",
     "check_out",
     "checked",
@@ -32,12 +32,14 @@ __all__ = [
     "report_text",
     "rows",
     "save",
+    "sparse_codes",
     "threads",
     "top_k",
 ]
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 64  # a chunk has a multiple of them, so that register tiles are full
+BLOCK = 2**16  # scores, or probabilities, at once
 LONGEST = 2**32  # multiplications, a second or less, after which an interrupt is heard
 _LABELS = "biufUS"  # kinds of dtype
 
@@ -138,26 +140,32 @@ def rebuild(*arguments: Any) -> "Predictor":
     )
 
 
-def rows(x: Any, n_features: int, dtype: DType, finite: bool = True) -> tuple[Array, bool]:
-    """x as a C-contiguous matrix of the model's dtype, and whether it was one row; NaN is not looked for."""
-    if hasattr(x, "toarray") and getattr(x, "shape", None) == (1, n_features):
-        x = x.toarray()
-    array = as_array(x, "x")
-    single = array.ndim == 1
-    matrix = as_matrix(array.reshape(1, -1) if single else array, "x", minimum_rows=0)
+def rows(x: Any, n_features: int, dtype: DType, finite: bool = True) -> tuple[Rows, bool]:
+    """x as a C-contiguous matrix or CSR of the model's dtype, and whether it was one row; NaN is not looked for."""
+    single = False
+    if is_sparse(x) and x.ndim == 2 and x.shape[0] != 1:
+        matrix: Rows = as_csr(as_table(x, "x", minimum_rows=0), "x")
+    else:
+        array = as_array(x.toarray() if is_sparse(x) else x, "x")
+        single = array.ndim == 1
+        matrix = as_matrix(array.reshape(1, -1) if single else array, "x", minimum_rows=0)
     if matrix.shape[1] != n_features:
         raise ValueError(
-            f"x has shape {array.shape}: the model has {n_features} features, expected "
+            f"x has shape {np.shape(x) or x.shape}: the model has {n_features} features, expected "
             f"({n_features},) or (n, {n_features})"
         )
     if matrix.dtype == dtype:
         return matrix, single
     with np.errstate(over="ignore"):
         converted = matrix.astype(dtype)
-    if finite and not _kernels.all_finite(converted):
+    if finite and not _kernels.all_finite(_values(converted)):
         check_finite(matrix, "x")
         check_finite(converted, f"x in {dtype}")
     return converted, single
+
+
+def _values(matrix: Rows) -> Array:
+    return matrix if isinstance(matrix, np.ndarray) else matrix.data[None]
 
 
 def top_k(model: "Predictor", x: Any, k: Any, n_threads: int | None) -> tuple[Array, Array]:
@@ -166,13 +174,14 @@ def top_k(model: "Predictor", x: Any, k: Any, n_threads: int | None) -> tuple[Ar
         raise ValueError(f"k={k}: the model has {model.n_classes} classes, expected a number from 1 to that")
     threads(n_threads)
     X, single = rows(x, model.n_features, model.dtype)
-    labels, chances = np.empty((len(X), k), model.classes.dtype), np.empty((len(X), k), model.dtype)
+    n = X.shape[0]
+    labels, chances = np.empty((n, k), model.classes.dtype), np.empty((n, k), model.dtype)
     # A block at a time: the matrix of all probabilities never exists.
-    step = max(1, 2**16 // model.n_classes)
-    block = np.empty((min(step, len(X)), model.n_classes), model.dtype)
-    for start in range(0, len(X), step):
+    step = max(1, BLOCK // model.n_classes)
+    block = np.empty((min(step, n), model.n_classes), model.dtype)
+    for start in range(0, n, step):
         # By their logarithms, which still differ where probabilities are all 0 or all but 1.
-        part = model.predict_log_proba(X[start : start + step], block[: len(X) - start], n_threads=n_threads)
+        part = model.predict_log_proba(X[start : start + step], block[: n - start], n_threads=n_threads)
         order = np.argsort(-part, axis=1, kind="stable")[:, :k]
         labels[start : start + step] = model.classes[order]
         chances[start : start + step] = np.exp(np.take_along_axis(part, order, axis=1))
@@ -213,11 +222,35 @@ def in_chunks(
     return min(good)
 
 
-def by_blas(model: "Predictor", X: Array, out: Array, n_threads: int | None, then: str) -> None:
-    """Fill out by BLAS: the training code does, and with it SciPy is loaded, only now."""
+def by_passes(model: "Predictor", X: Rows, out: Array, n_threads: int | None, then: str) -> bool:
+    """Fill out by BLAS, or from a CSR matrix, and tell whether X and its scores were finite.
+
+    The training code does it, and with it SciPy is loaded, only now.
+    """
     from ._passes import scores
 
-    scores(X, model.coef, model.intercept, threads(n_threads), then, out=out)
+    if len(model.coef) > 1:
+        scores(X, model.coef, model.intercept, threads(n_threads), then, out=out)
+        first = out[:, 0]  # NaN and infinity in x reach every score, and NaN every probability
+        return bool((first == first if then else np.isfinite(first)).all())
+    z = scores(X, model.coef, model.intercept, threads(n_threads))
+    out[:, -1:] = z
+    if then:
+        out[:, 0] = 0
+        _kernels.softmax_rows(out, 0, len(out), then == "log_softmax")
+    return _kernels.all_finite(z)
+
+
+def sparse_codes(model: "Predictor", X: Rows, codes: Array, n_threads: int | None) -> bool:
+    """The number of the largest score of each row of a CSR matrix, and whether X and these scores were finite."""
+    from ._passes import scores
+
+    good, step = True, max(1, BLOCK // len(model.coef))  # the matrix of all scores never exists
+    for start in range(0, len(codes), step):
+        z = scores(X[start : start + step], model.coef, model.intercept, threads(n_threads))
+        codes[start : start + step] = z.argmax(axis=1) if z.shape[1] > 1 else z[:, 0] > 0
+        good = good and bool((z < np.inf).all()) and bool(np.isfinite(z.max(axis=1)).all())
+    return good
 
 
 # ---- the file -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The function that a fit minimises, as a function of one flat vector.
 
-    J(W, b) = sum_i s_i loss_i / S + alpha/2 ||W||^2,    alpha = 1 / (C S),    b is never penalised
+    J(W, b) = sum_i s_i loss_i / S + alpha/2 ||W||^2 + lambda ||W||_1,    b is never penalised,
+    alpha = (1 - r) / (C S),    lambda = r / (C S),    r = l1_ratio
 
 A solver sees standardised coordinates theta = (U, c), with feature j centred at m_j and measured in units of its
 standard deviation s_j:
@@ -8,7 +9,8 @@ standard deviation s_j:
     w_jk = u_jk / s_j,    b_k = c_k - sum_j m_j w_jk,    dJ/du_jk = (dJ/dw_jk - m_j dJ/db_k) / s_j
 
 so that steps, curvature and the stopping test do not depend on the units of a feature. A constant feature has
-1/s_j = 0: its weight stays 0. With m = 0 and s = 1 the coordinates are W and b themselves.
+1/s_j = 0: its weight stays 0. With m = 0 and s = 1 the coordinates are W and b themselves. The L1 term is not smooth: it
+stays outside of `value_gradient`, with a strength of lambda / s_j for u_jk.
 """
 
 import math
@@ -16,9 +18,9 @@ import math
 import numpy as np
 
 from . import _core, _linalg
-from ._curvature import Sample
-from ._passes import LossPass, column_moments
-from ._typing import Array, Codes, Float64
+from ._curvature import Sample, StoredRows
+from ._passes import LossPass, column_moments, n_entries
+from ._typing import Array, Codes, Float64, Rows
 from ._validation import require_memory
 
 # float32 data whose columns lie further from zero, in standard deviations, are computed in float64.
@@ -32,13 +34,15 @@ class Objective:
 
     Parameters
     ----------
-    X : (n, d) array, float32 or float64
+    X : (n, d) array or CSR matrix, float32 or float64
     y : (n,) int32 array of labels in [0, K)
     sample_weight : (n,) float64 array, positive
     n_classes : int
         K; two classes make one column of coefficients, the difference w_1 - w_0.
     C : float
         Inverse strength of the penalty, infinity for none.
+    l1_ratio : float
+        r, the share of the L1 term.
     fit_intercept : bool
     standardise : bool
         Whether theta is in standardised coordinates.
@@ -47,12 +51,13 @@ class Objective:
 
     def __init__(
         self,
-        X: Array,
+        X: Rows,
         y: Codes,
         sample_weight: Float64,
         n_classes: int,
         *,
         C: float,
+        l1_ratio: float = 0.0,
         fit_intercept: bool,
         standardise: bool,
         n_threads: int,
@@ -60,12 +65,13 @@ class Objective:
         total = sample_weight.sum()
         weight = (sample_weight / total).astype(X.dtype)
         d, self.n_columns = X.shape[1], 1 if n_classes == 2 else n_classes
-        self.alpha = float(1 / (C * total))
+        self.alpha, self.lasso = float((1 - l1_ratio) / (C * total)), float(l1_ratio / (C * total))
+        self.total = float(total)
         self.fit_intercept = fit_intercept
         mean, deviation = column_moments(X, weight, n_threads)
         if standardise and X.dtype == np.float32 and np.any(abs(mean) > OFFSET_FLOAT32 * deviation):
             # x w and the intercept would cancel to less than float32 holds.
-            require_memory(8 * X.size, f"a float64 copy of X, shape {X.shape}, whose columns lie far from zero,")
+            require_memory(8 * n_entries(X), f"a float64 copy of X, shape {X.shape}, whose columns lie far from zero,")
             X, weight = X.astype(np.float64), weight.astype(np.float64)
         self.precision = float(np.finfo(X.dtype).eps)
         rms = np.hypot(mean, deviation)
@@ -82,13 +88,18 @@ class Objective:
         self._pass = LossPass(X, y, weight, self.n_columns, n_threads)
         self._coef = np.zeros((self.n_columns, d))
         self._intercept = np.zeros(self.n_columns)
-        self.n_rows, self.n_coordinates = len(X), d + fit_intercept
+        self.n_rows, self.n_coordinates = X.shape[0], d + fit_intercept
+        self.n_entries = n_entries(X) + self.n_rows * fit_intercept
+        self.sparse = not isinstance(X, np.ndarray)
         self.size = self.n_columns * self.n_coordinates
         self._penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
         with np.errstate(over="ignore"):
             self._penalty[:d] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
+        self.l1 = np.zeros((self.n_columns, self.n_coordinates))  # strength of the L1 term, by coordinate
+        self.l1[:, :d] = self.lasso * self._inverse_scale
+        self.l1.shape = (self.size,)
         self.n_passes = 0
-        self.memory = max(MEMORY, X.nbytes // 20)
+        self.memory = max(MEMORY, n_entries(X) * X.dtype.itemsize // 20)
         self.workspace_bytes = self._pass.workspace_bytes + self._coef.nbytes
 
     def split(self, theta: Float64) -> tuple[Float64, Float64]:
@@ -98,7 +109,7 @@ class Objective:
         return rows[:, :d], rows[:, d] if self.fit_intercept else theta[:0]
 
     def value_gradient(self, theta: Float64) -> tuple[float, Float64]:
-        """J and its gradient at theta. J may be infinite or NaN where scores overflow."""
+        """J without its L1 term, and its gradient at theta. J may be infinite or NaN where scores overflow."""
         self.n_passes += 1
         gradient = np.empty((self.n_columns, self.n_coordinates))
         squares = _linalg.to_plain(
@@ -109,6 +120,7 @@ class Objective:
             intercept = self._intercept.astype(self._X.dtype, copy=False)
         loss, by_coef, by_intercept = self._pass(coef, intercept)
         _linalg.to_standard(by_coef, by_intercept, self._coef, self.alpha, self._inverse_scale, self._center, gradient)
+        self._last_loss = loss
         return loss + self.alpha / 2 * squares, gradient.ravel()
 
     def sample(self, n_rows: int) -> Sample:
@@ -124,9 +136,7 @@ class Objective:
         if n_rows >= n:
             chosen = np.arange(n)
         else:
-            length = np.empty(n)
-            _core.row_lengths(self._X, self._center, self._inverse_scale, length)
-            length += 1
+            length = self._row_lengths() + 1
             running = np.cumsum(weight * length)
             step = running[-1] / n_rows
             hits = np.diff(np.floor(running / step + 0.5), prepend=0.0)
@@ -135,8 +145,30 @@ class Objective:
         rows = np.ones((len(chosen), d + self.fit_intercept))
         for start in range(0, len(chosen), 1024):
             part = slice(start, start + 1024)
-            rows[part, :d] = (self._X[chosen[part]] - self._center) * self._inverse_scale
+            some = self._X[chosen[part]]
+            dense = some if isinstance(some, np.ndarray) else some.toarray()
+            rows[part, :d] = (dense - self._center) * self._inverse_scale
         return Sample(rows, weight, self._penalty, self._n_threads)
+
+    def stored_rows(self) -> StoredRows:
+        """All rows of a sparse X as they are, for the diagonal of the Hessian."""
+        scale = self._center, self._inverse_scale
+        return StoredRows(self._X, self._weight, *scale, self._penalty, self.fit_intercept, self._n_threads)
+
+    def _row_lengths(self) -> Float64:
+        """Squared length of each row in standardised coordinates, without the intercept."""
+        length = np.empty(self.n_rows)
+        if isinstance(self._X, np.ndarray):
+            _core.row_lengths(self._X, self._center, self._inverse_scale, length)
+            return length
+        # Of the entries, against that of a row without any.
+        empty = self._center * self._inverse_scale
+        for start in range(0, self.n_rows, 4096):
+            part = self._X[start : start + 4096]
+            change = ((part.data - self._center[part.indices]) * self._inverse_scale[part.indices]) ** 2
+            running = np.append(0.0, np.cumsum(change - empty[part.indices] ** 2))
+            length[start : start + 4096] = np.diff(running[part.indptr])
+        return np.maximum(length + float(empty @ empty), 0.0)
 
     def gap_bound(self, theta: Float64, value: float, gradient: Float64) -> float:
         """Upper bound of J - J*, from the duality gap; infinite without a penalty.
@@ -162,16 +194,64 @@ class Objective:
         loss = value - self.alpha / 2 * float(np.vdot(coef, coef))
         bound = float(np.vdot(total, total)) / (2 * self.alpha)
         if self.fit_intercept:
-            slope = np.array([-by_intercept[0], by_intercept[0]]) if self.n_columns == 1 else by_intercept
             shift = float(intercept @ by_intercept)
-            rising = slope > 0
-            mix = float((slope[rising] / (slope[rising] + self._class_shares[rising])).max(initial=0.0))
+            mix = self._mix(by_intercept)
             reach = self._deviation_length
             bound += shift + mix * (loss - float(np.vdot(coef, by_loss)) - shift)
             bound += (2 * mix * float(np.linalg.norm(by_loss)) * reach + (mix * reach) * (mix * reach)) / (
                 2 * self.alpha
             )
         return bound + 8 * self.precision * abs(value)
+
+    def l1_gap_bound(self, theta: Float64, gradient: Float64) -> float:
+        """Upper bound of J - J* under an L1 term, from the duality gap.
+
+        As in `gap_bound`, with q_i = (1 - e) p_i + e r; and as the dual of lambda |w| asks for slopes within lambda, the
+        residuals q_i - y_i are scaled by the largest t <= 1 that brings them there, or by 1 where the L2 term pays for
+        what sticks out. Entropy is concave, so that of y_i + t (q_i - y_i) is at least t (1 - e) times that of p_i.
+        """
+        features, intercept = self.split(theta)
+        with np.errstate(all="ignore"):
+            curvature = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
+            by_features, by_intercept = self.split(gradient)
+            by_loss = by_features - curvature * features
+            strength = self.lasso * self._inverse_scale
+            mix = self._mix(by_intercept)
+            # No residual of r's is larger than 1/2 in these units; it is that of a label against its share.
+            reach = (1 - mix) * abs(by_loss) + mix / 2
+            reach[:, self._inverse_scale == 0] = 0
+            penalty = float((curvature * features**2).sum()) / 2 + float((strength * abs(features)).sum())
+            slope = float(np.vdot(by_loss, features)) + float(intercept @ by_intercept)
+            entropy = self._last_loss - slope
+
+            def bound(t: float) -> float:
+                over = np.maximum(t * reach - strength, 0)
+                cost = np.divide(over**2, 2 * curvature, where=over > 0, out=np.zeros_like(over))
+                return penalty + slope + (1 - t * (1 - mix)) * entropy + float(cost.sum())
+
+            inside = np.divide(strength + 0 * reach, reach, where=reach > 0, out=np.ones_like(reach)) * (1 - 1e-15)
+            best = min(bound(t) for t in (1.0, min(1.0, float(inside.min(initial=1.0)))))
+        return best + 8 * self.precision * abs(entropy + penalty) if np.isfinite(best) else np.inf
+
+    def _mix(self, by_intercept: Float64) -> float:
+        """e of `gap_bound`."""
+        if not self.fit_intercept:
+            return 0.0
+        slope = np.array([-by_intercept[0], by_intercept[0]]) if self.n_columns == 1 else by_intercept
+        rising = slope > 0
+        return float((slope[rising] / (slope[rising] + self._class_shares[rising])).max(initial=0.0))
+
+    def critical_C(self) -> float:
+        """The C below which every weight is zero under the L1 term; infinite without one."""
+        theta = np.zeros(self.size)
+        _, intercept = self.split(theta)
+        shares = self._class_shares
+        if self.fit_intercept:
+            intercept[:] = np.log(shares[1] / shares[0]) if self.n_columns == 1 else np.log(shares)
+        _, gradient = self.value_gradient(theta)
+        steepest = float(abs(self.split(gradient)[0] * self._scale).max(initial=0.0))
+        ratio = self.lasso / (self.lasso + self.alpha)
+        return ratio / (self.total * steepest) if steepest > 0 else np.inf
 
     def is_separated(self, value: float) -> bool:
         """Whether J = value, without penalty, proves that every row is on its own side: each loss is below log 2."""
@@ -184,7 +264,7 @@ class Objective:
         """
         coef, intercept = self.coefficients(direction)
         least, total = 0.0, 0.0
-        for start in range(0, len(self._X), 4096):
+        for start in range(0, self.n_rows, 4096):
             part = slice(start, start + 4096)
             scores = self._X[part] @ coef.T + intercept
             if self.n_columns == 1:
@@ -195,7 +275,7 @@ class Objective:
                 scores[at] = -np.inf
                 margin = own - scores.max(axis=1)
             least, total = min(least, float(margin.min())), total + float(margin.sum())
-        mean = total / len(self._X)
+        mean = total / self.n_rows
         return mean > 1e-2 and least >= -1e-2 * mean
 
     def curvature_diagonal(self) -> Float64:
@@ -219,22 +299,42 @@ class Objective:
         return 1 / (bound * self._mean_square_length + self.alpha)
 
     def coefficients(self, theta: Float64) -> tuple[Float64, Float64]:
-        """theta as W (K, d) and b (K,) in the units of X, summing to zero over the classes if there are several."""
+        """theta as W (K, d) and b (K,) in the units of X.
+
+        Over several classes b sums to zero, and W too, unless there is an L1 term.
+        """
         features, intercept = self.split(theta)
         coef = features * self._inverse_scale
         constant = intercept - coef @ self._center if self.fit_intercept else np.zeros(self.n_columns)
         if self.n_columns > 1:
-            coef -= coef.mean(axis=0)
+            coef -= _sparsest_shift(coef) if self.lasso > 0 else coef.mean(axis=0)
             constant -= constant.mean()
         return coef, constant
 
     def parameters(self, coef: Array, intercept: Array) -> Float64:
         """W and b as theta, centred over the classes; the weight of a constant feature goes into the intercept."""
         if self.n_columns > 1:
-            coef, intercept = coef - coef.mean(axis=0), intercept - intercept.mean()
+            intercept = intercept - intercept.mean()
+            coef = coef if self.lasso > 0 else coef - coef.mean(axis=0)
         theta = np.zeros(self.size)
         features, constant = self.split(theta)
         features[:] = coef * self._scale
         if self.fit_intercept:
             constant[:] = intercept + coef @ self._center
         return theta
+
+
+def _sparsest_shift(coef: Float64) -> Float64:
+    """What to take from the weights of each feature, in all classes, for the most zeros at the same L1 norm.
+
+    Any number between the middle two of them, when K is even, leaves the norm and the probabilities as they are.
+    """
+    n_classes = len(coef)
+    ordered = np.sort(coef, axis=0)
+    ends = ordered[(n_classes - 1) // 2], ordered[n_classes // 2]
+    best, zeros = np.zeros(coef.shape[1]), (coef == 0).sum(axis=0)
+    for end in ends:
+        inside = (ends[0] <= 0) & (ends[1] >= 0)
+        more = inside & ((coef == end).sum(axis=0) > zeros)
+        best[more], zeros[more] = end[more], (coef == end).sum(axis=0)[more]
+    return best

@@ -27,6 +27,11 @@ PARTIAL_BYTES = 2**23
 BLOCK_BYTES = 2**22
 
 
+def n_entries(X: Rows) -> int:
+    """Values that are stored."""
+    return int(X.size if isinstance(X, np.ndarray) else X.nnz)
+
+
 class Plan(NamedTuple):
     """How a pass over the rows of X, with so many columns, is cut, and how its coefficients are packed."""
 
@@ -42,7 +47,7 @@ class Plan(NamedTuple):
         sparse = not isinstance(X, np.ndarray)
         if sparse and getattr(X, "format", "") != "csr":
             raise TypeError(f"X is a {type(X).__name__}: expected an array or a CSR matrix")
-        entries = X.size if isinstance(X, np.ndarray) else X.nnz
+        entries = n_entries(X)
         (n, d), itemsize = X.shape, X.dtype.itemsize
         n = max(n, 1)
         if sparse:
@@ -108,7 +113,7 @@ class LossPass:
         self.y, self.weight = y, weight
         self.plan = plan = Plan.of(X, n_columns, tiled)
         workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
-        entries = X.size if isinstance(X, np.ndarray) else X.nnz
+        entries = n_entries(X)
         apart = _core.make_a_sum(n // plan.n_chunks, entries // plan.n_chunks, d)
         size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize, plan.layout["size"] if apart else 0)
         self._work = [np.empty(size, X.dtype) for _ in range(workers)]
@@ -194,33 +199,51 @@ def scores(
     return out
 
 
-def column_moments(X: Array, weight: Array, n_threads: int) -> tuple[Float64, Float64]:
+def column_moments(X: Rows, weight: Array, n_threads: int) -> tuple[Float64, Float64]:
     """Weighted mean and standard deviation of each column; weights add up to 1.
 
     The deviation of a column whose values differ by rounding error alone is 0. Deviations are squared in units of
     the column's own range, so columns of size 1e-150 or 1e150 are measured as well as any.
     """
-    d = X.shape[1]
+    n, d = X.shape
     plan = Plan.of(X, 1)
-    bounds = [(i * plan.chunk, (i + 1) * plan.chunk) for i in range(plan.n_chunks)]
+    bounds = [(i * plan.chunk, min((i + 1) * plan.chunk, n)) for i in range(plan.n_chunks)]
     workers = n_threads if plan.threaded else 1
-    low, high = np.full((plan.n_chunks, d), np.inf), np.full((plan.n_chunks, d), -np.inf)
-    total, squares = np.zeros((plan.n_chunks, d)), np.zeros((plan.n_chunks, d))
+    shape = plan.n_chunks, d
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    total, squares = np.zeros(shape), np.zeros(shape)
+    if not isinstance(X, np.ndarray):
+        present, count = np.zeros(shape), np.zeros(shape, np.intp)
+        entries = X.data, X.indices, X.indptr, weight
 
     def first(item: int, worker: int) -> None:
-        rows = slice(*bounds[item])
-        _core.column_range(X[rows], weight[rows], low[item], high[item], total[item])
+        start, stop = bounds[item]
+        if isinstance(X, np.ndarray):
+            _core.column_range(X[start:stop], weight[start:stop], low[item], high[item], total[item])
+        else:
+            found = low[item], high[item], total[item], present[item], count[item]
+            _core.column_range_csr(*entries, start, stop, *found)
 
     run(first, plan.n_chunks, workers)
     least, most = low.min(axis=0), high.max(axis=0)
+    absent = np.zeros(d)  # the weight of rows that have no entry: there the value is zero
+    if not isinstance(X, np.ndarray):
+        incomplete = count.sum(axis=0) < n
+        absent[incomplete] = np.clip(1 - present.sum(axis=0)[incomplete], 0, 1)
+        least[incomplete] = np.minimum(least[incomplete], 0)
+        most[incomplete] = np.maximum(most[incomplete], 0)
     mean = np.clip(total.sum(axis=0), least, most)
     reach = np.maximum(most - mean, mean - least)
     constant = reach <= 4 * np.finfo(np.float64).eps * np.maximum(abs(least), abs(most))
     unit = np.where(constant, 0.0, 1 / np.where(constant, 1.0, reach))
 
     def second(item: int, worker: int) -> None:
-        rows = slice(*bounds[item])
-        _core.column_spread(X[rows], weight[rows], mean, unit, squares[item])
+        start, stop = bounds[item]
+        if isinstance(X, np.ndarray):
+            _core.column_spread(X[start:stop], weight[start:stop], mean, unit, squares[item])
+        else:
+            _core.column_spread_csr(*entries, start, stop, mean, unit, squares[item])
 
     run(second, plan.n_chunks, workers)
-    return mean, np.where(constant, 0.0, reach * np.sqrt(squares.sum(axis=0)))
+    spread = squares.sum(axis=0) + absent * (mean * unit) ** 2
+    return mean, np.where(constant, 0.0, reach * np.sqrt(spread))

@@ -161,7 +161,8 @@ cdef class Predictor:
         Parameters
         ----------
         x : array_like of shape (d,) or (n, d)
-            One row, or a batch; finite. An array of the model's dtype, C-contiguous, is the fastest.
+            One row, or a batch; finite. An array of the model's dtype, C-contiguous, is the fastest. A batch may be a
+            SciPy sparse matrix.
         out : ndarray of shape (K,) or (n, K), optional
             Where to write them: C-contiguous, of the model's dtype, apart from x. One row then allocates nothing.
         n_threads : int, optional
@@ -213,8 +214,11 @@ cdef class Predictor:
                 self._refuse(x, good, PROBABILITIES)
             return self._labels[code]
         X, single = self._rows(x)
-        codes = np.empty(len(X), np.intp)
-        self._run(X, codes, n_threads, -1)
+        codes = np.empty(X.shape[0], np.intp)
+        if cnp.PyArray_Check(X):
+            self._run(X, codes, n_threads, -1)
+        else:
+            self._refuse(X, _model.sparse_codes(self, X, codes, n_threads), -1)
         return self._labels[codes[0]] if single else self._classes[codes]
 
     def top_k(self, x, k, *, n_threads=None):
@@ -396,16 +400,15 @@ cdef class Predictor:
             out = np.empty(shape, self.dtype)
         else:
             _model.check_out(out, X, shape, self.dtype)
-        if self.tiled or len(X) < BLOCK:
+        if cnp.PyArray_Check(X) and (self.tiled or len(X) < BLOCK):
             self._run(X, out.reshape(len(X), columns), n_threads, kind)
         else:
-            _model.by_blas(self, X, out, n_threads, ("", "softmax", "log_softmax")[kind])
-            first = out[:, 0]
-            self._refuse(X, bool((np.isfinite(first) if kind == SCORES else first == first).all()), kind)
+            good = _model.by_passes(self, X, out, n_threads, ("", "softmax", "log_softmax")[kind])
+            self._refuse(X, good, kind)
         return out
 
     def _rows(self, x):
-        """C-contiguous matrix of the model's dtype, and whether it was one row."""
+        """C-contiguous or CSR matrix of the model's dtype, and whether it was one row."""
         if self._is_plain(x, 2):
             return x, False
         return _model.rows(x, self.n_features, self.dtype, self.check_finite)

@@ -1,20 +1,24 @@
 """The one gate: what a user passes goes in, trusted arrays and parameters come out.
 
-Below this module every matrix is C-contiguous float32 or float64 with finite values, every label an int32 in [0, K),
-every weight of the matrix's dtype. Other real dtypes become float64, but for those that hold more digits.
+Below this module every matrix is C-contiguous, or CSR without duplicates whose indices are in range, float32 or float64
+with finite values, every label an int32 in [0, K), every weight of the matrix's dtype. Other real dtypes become float64,
+but for those that hold more digits.
 """
 
 import os
 import sys
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
 from . import _kernels
 from ._threads import available_threads, run
-from ._typing import Array, Codes, Float64
+from ._typing import Array, Codes, Float64, Rows
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _OTHER_LIBRARIES = {
     "torch": "X.detach().cpu().numpy()",
@@ -29,16 +33,19 @@ _INT_MAX = 2**31 - 1
 # ---- arrays -------------------------------------------------------------------------------------------------------
 
 
+def is_sparse(value: Any) -> "TypeGuard[csr_array]":
+    """Whether it is one of SciPy's sparse matrices or arrays, of any format."""
+    return type(value).__module__.startswith("scipy.sparse") and hasattr(value, "tocsr")
+
+
 def as_array(value: Any, name: str) -> Array:
     """A NumPy array of `value`, which must already be on the CPU, complete and dense."""
     library = type(value).__module__.partition(".")[0]
     if library in _OTHER_LIBRARIES:
         hint = _OTHER_LIBRARIES[library].replace("X", name)
         raise TypeError(f"{name} is a {library} {type(value).__name__}: csoftmax takes NumPy arrays; pass {hint}")
-    if library == "scipy" and hasattr(value, "toarray"):
-        raise TypeError(
-            f"{name} is a SciPy sparse {type(value).__name__}: only dense data is taken so far; pass {name}.toarray()"
-        )
+    if is_sparse(value):
+        raise TypeError(f"{name} is a sparse {type(value).__name__}: expected a dense array; pass {name}.toarray()")
     masked = sys.modules.get("numpy.ma")  # which NumPy itself imports only when it is used
     if masked is not None and isinstance(value, masked.MaskedArray):
         raise TypeError(
@@ -51,9 +58,9 @@ def as_array(value: Any, name: str) -> Array:
         raise ValueError(f"{name} cannot be made a NumPy array, its rows may differ in length: {error}") from None
 
 
-def as_table(X: Any, name: str, minimum_rows: int = 1) -> Array:
-    """X as a two-dimensional array of any dtype, with at least so many rows and one column."""
-    array = as_array(X, name)
+def as_table(X: Any, name: str, minimum_rows: int = 1) -> Rows:
+    """X as a two-dimensional array, or CSR, of any dtype, with at least so many rows and one column."""
+    array = X if is_sparse(X) else as_array(X, name)
     if array.ndim != 2:
         hint = " If it is one sample, use X.reshape(1, -1); if it is one feature, X.reshape(-1, 1)."
         raise ValueError(
@@ -67,12 +74,44 @@ def as_table(X: Any, name: str, minimum_rows: int = 1) -> Array:
         )
     if array.shape[1] > _INT_MAX:
         raise ValueError(f"{name} has {array.shape[1]} columns: BLAS counts to {_INT_MAX}; use fewer features")
-    return array
+    return array.tocsr() if is_sparse(array) else array
+
+
+def as_rows(X: Any, name: str = "X", *, minimum_rows: int = 1) -> Rows:
+    """X as a C-contiguous or CSR matrix, float32 or float64; its values are not looked at yet."""
+    table = as_table(X, name, minimum_rows)
+    return as_csr(table, name) if is_sparse(table) else as_floats(table, name)
 
 
 def as_matrix(X: Any, name: str = "X", *, minimum_rows: int = 1) -> Array:
     """X as a C-contiguous float32 or float64 matrix; its values are not looked at yet."""
-    return as_floats(as_table(X, name, minimum_rows), name)
+    return as_floats(as_table(as_array(X, name), name, minimum_rows), name)
+
+
+def as_csr(table: "csr_array", name: str) -> "csr_array":
+    """A CSR matrix of floats whose structure can be relied on; it shares the arrays of `table` where they will do.
+
+    Entries may stand in any order in their row. Those that occur twice are added up, in a copy.
+    """
+    from scipy.sparse import csr_array
+
+    n, d = table.shape
+    values, indices, indptr = (np.ascontiguousarray(part) for part in (table.data, table.indices, table.indptr))
+    if indices.dtype != indptr.dtype or indices.dtype not in (np.int32, np.int64):
+        indices, indptr = indices.astype(np.int64), indptr.astype(np.int64)
+    fault = _kernels.csr_fault(indices, indptr, d, np.empty(d, indices.dtype)) if len(indptr) == n + 1 else "indptr"
+    if fault in ("indptr", "indices") or len(values) < indptr[-1]:
+        raise ValueError(
+            f"{name} is not a valid CSR matrix of shape {table.shape}, by its {fault or 'data'}: "
+            f"expected {n + 1} values of indptr that do not fall and start at 0, indices from 0 to {d - 1}, and as many "
+            f"values; build it anew with scipy.sparse.csr_array"
+        )
+    matrix = csr_array(table.shape, dtype=table.dtype)
+    matrix.data, matrix.indices, matrix.indptr = as_floats(values[: indptr[-1]], name), indices[: indptr[-1]], indptr
+    if fault == "duplicates":
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
 
 
 def as_floats(array: Array, name: str) -> Array:
@@ -102,11 +141,12 @@ def as_floats(array: Array, name: str) -> Array:
     return np.require(array, dtype, ["C", "A"])
 
 
-def check_finite(array: Array, name: str, n_threads: int = 1) -> None:
+def check_finite(array: Rows, name: str, n_threads: int = 1) -> None:
     """Refuse NaN and infinity, naming the first place."""
-    if array.size == 0:
+    values = array if isinstance(array, np.ndarray) else array.data
+    if values.size == 0:
         return
-    rows = array.reshape(len(array), -1)
+    rows = values.reshape(len(values), -1)
     step = max(1, 2**18 // max(1, rows.shape[1]))
     clean = [True] * -(-len(rows) // step)
 
@@ -117,10 +157,12 @@ def check_finite(array: Array, name: str, n_threads: int = 1) -> None:
     if not all(clean):
         first = clean.index(False) * step
         row, column = np.argwhere(~np.isfinite(rows[first : first + step]))[0]
-        where = f"row {first + row}" + (f", column {column}" if array.ndim == 2 else "")
+        bad, row = rows[first + row, column], first + row
+        if not isinstance(array, np.ndarray):
+            row, column = np.searchsorted(array.indptr, row, side="right") - 1, array.indices[row]
+        where = f"row {row}" + (f", column {column}" if array.ndim == 2 else "")
         raise ValueError(
-            f"{name} contains {rows[first + row, column]} at {where}: NaN and infinity are not taken; "
-            f"impute or drop such rows"
+            f"{name} contains {bad} at {where}: NaN and infinity are not taken; impute or drop such rows"
         )
 
 

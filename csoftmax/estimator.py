@@ -16,7 +16,7 @@ from ._errors import ConvergenceWarning, NotFittedError
 from ._objective import Objective
 from ._predictor import Predictor
 from ._solvers import SOLVERS, Options, Result
-from ._typing import Array, Codes, Float64
+from ._typing import Array, Codes, Float64, Rows
 
 if TYPE_CHECKING:
     import os
@@ -70,7 +70,7 @@ class FitReport:
 class _TrainingData:
     """What the gate lets through: rows of positive weight, labels as codes."""
 
-    X: Array
+    X: Rows
     codes: Codes
     classes: Array
     weight: Float64
@@ -218,6 +218,7 @@ class SoftmaxRegression:
             data.weight,
             len(data.classes),
             C=float(self.C),
+            l1_ratio=float(self.l1_ratio),
             fit_intercept=self.fit_intercept,
             standardise=self.solver != "gd",
             n_threads=n_threads,
@@ -236,9 +237,11 @@ class SoftmaxRegression:
         if not isinstance(self.solver, str) or self.solver not in SOLVERS:
             raise ValueError(f"solver={self.solver!r}: expected one of {sorted(SOLVERS)}")
         gate.number(self.C, "C", 0, strict=True, infinite=True)
-        if gate.number(self.l1_ratio, "l1_ratio", 0) != 0:
+        if gate.number(self.l1_ratio, "l1_ratio", 0) > 1:
+            raise ValueError(f"l1_ratio={self.l1_ratio!r}: expected a number from 0 (L2) to 1 (L1)")
+        if self.l1_ratio > 0 and self.solver != "auto":
             raise ValueError(
-                f"l1_ratio={self.l1_ratio!r} with solver={self.solver!r}: only the L2 penalty is there, use l1_ratio=0"
+                f"l1_ratio={self.l1_ratio!r} with solver={self.solver!r}: an L1 term needs solver='auto'"
             )
         gate.number(self.tol, "tol", 0)
         gate.integer(self.max_iter, "max_iter", 1)
@@ -263,7 +266,7 @@ class SoftmaxRegression:
             weight = weight[keep]
             classes, codes = gate.encode_labels(labels[keep])
         gate.require_model_memory(len(classes), d, newton=self.solver == "newton")
-        matrix = gate.as_floats(table, "X")
+        matrix = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
         gate.check_finite(matrix, "X", n_threads)
         return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight)
 
@@ -356,10 +359,10 @@ class SoftmaxRegression:
         labels = gate.as_labels(y, len(predicted))
         return float(np.average(predicted == labels, weights=gate.as_sample_weight(sample_weight, len(labels))))
 
-    def _model_and_rows(self, X: Any) -> tuple[Predictor, Array]:
+    def _model_and_rows(self, X: Any) -> tuple[Predictor, Rows]:
         self._check_fitted()
         model = Predictor(self.coef_, self.intercept_, self.classes_)  # anew: the attributes are the user's to change
-        rows = gate.as_matrix(X)
+        rows = gate.as_rows(X)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {rows.shape[1]} features, but SoftmaxRegression is expecting "

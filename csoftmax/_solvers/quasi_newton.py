@@ -16,19 +16,22 @@ conditions, or near the optimum by the approximate ones of Hager and Zhang (2005
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from .. import _curvature, _linalg
-from .._curvature import Sample, Solve
+from .._curvature import Sample, Solve, StoredRows
 from .._objective import Objective
 from .._typing import Float64
 from ._result import Options, Result
+from .proximal import proximal
 
 DECREASE, CURVATURE = 1e-4, 0.9
 MAX_TRIALS = 40
 PATIENCE = 5  # iterations without a smaller gradient, where J falls by less than rounding
 MORE = 4  # times the rows of the first model for a later one
+SPARSE_INTERVAL = 10
 MOST_RATIO = 0.95  # of J's falls; closer to one it is rounding
 
 
@@ -77,7 +80,7 @@ class Setting:
     """
 
     reason: str
-    model: Callable[[Sample, Float64], Solve] | None
+    model: Callable[[Any, Float64], Solve] | None  # of a Sample, or of StoredRows
     n_rows: int
     most_rows: int
     interval: int
@@ -85,6 +88,7 @@ class Setting:
     exact: bool  # the model is the Hessian but for sampling: its decrement is the gap
     fits: bool = True  # into memory
     pays: bool = True
+    stored: bool = False  # the model is made of all rows of a sparse X as they are stored
 
 
 def lbfgs(objective: Objective, start: Float64, options: Options) -> Result:
@@ -99,7 +103,9 @@ def newton(objective: Objective, start: Float64, options: Options) -> Result:
 
 
 def auto(objective: Objective, start: Float64, options: Options) -> Result:
-    """The setting that suits the shape of the data."""
+    """The setting that suits the shape of the data; another method under an L1 term."""
+    if objective.lasso > 0:
+        return proximal(objective, start, options)
     return minimise(objective, start, options, choose(objective))
 
 
@@ -119,7 +125,7 @@ def ladder(objective: Objective) -> list[Setting]:
     n, size, columns = objective.n_rows, objective.n_coordinates, objective.n_columns
     free = max(1, columns - 1)
     full = free * size
-    one_pass = 4 * n * size * max(columns, 8) + 1e6
+    one_pass = 4 * objective.n_entries * max(columns, 8) + 1e6
     most = max(1, objective.memory // (4 * 8 * size))
     history = int(np.clip(objective.memory // (4 * 16 * objective.size), 3, 30))
 
@@ -145,13 +151,18 @@ def ladder(objective: Objective) -> list[Setting]:
             pays,
         )
 
+    if objective.sparse:
+        reason = f"curvature model 'diagonal' on all rows, which are sparse, once in {SPARSE_INTERVAL} iterations"
+        last = Setting(reason, _curvature.diagonal, n, n, SPARSE_INTERVAL, history, False, stored=True)
+    else:
+        last = rung("diagonal", min(n, 2000), size * columns, 0, 1, np.inf, (10.0, 0.0), objective.size)
     few = max(2000, 10 * size)
     every, seldom = (1.0, 1.0), (10.0, 1.0)
     return [
         rung("hessian", 20 * full, full**2, full**3 / 3, 0.3, 0.5, every, 2 * full**2),
         rung("classes", few, columns * size**2, columns * size**3 / 3, 1, 30, seldom, columns * size**2),
         rung("gram", few, size**2, size**3, 1, 30, seldom, 5 * size**2),
-        rung("diagonal", min(n, 2000), size * columns, 0, 1, np.inf, (10.0, 0.0), objective.size),
+        last,
         Setting("no curvature model fits into memory", None, 0, 0, 0, history, False),
     ]
 
@@ -191,7 +202,7 @@ class _State:
         self._stuck = False
         self._rest_is_noise = False  # nothing but rounding is left of the gradient outside the stiff coordinates
         self._pairs = Pairs(setting.history, objective.size)
-        self._sample: Sample | None = None
+        self._sample: Sample | StoredRows | None = None
         self._n_rows = self._n_models = 0  # rows of it, and how many models were made
         self._age = -1  # iterations since the model was made; it is made when this is negative
         self._scaling = 1 / objective.curvature_diagonal()
@@ -211,7 +222,9 @@ class _State:
             return
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
-        if (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
+        if self.setting.stored:
+            self._sample = self.objective.stored_rows()
+        elif (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
             self._sample, self._n_rows = self.objective.sample(n_rows), n_rows
         self._solve = self.setting.model(self._sample, self.theta.reshape(self.objective.n_columns, -1))
         self._age = 0

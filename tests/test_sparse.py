@@ -1,0 +1,252 @@
+"""SciPy's sparse matrices: the same numbers as from the dense X, whatever the container, and never a dense copy."""
+
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse
+from data import METHODS, overlapping
+
+import csoftmax
+from csoftmax import Predictor, SoftmaxRegression, _curvature
+from csoftmax._objective import Objective
+from csoftmax._passes import column_moments
+
+FORMATS = ["bsr", "coo", "csc", "csr", "dia", "dok", "lil"]
+
+
+def sparse_problem(n=300, d=20, n_classes=3, seed=0, density=0.2):
+    """Mostly zero X, dense, with an empty row, an empty column and a column of ones; labels that overlap."""
+    rng = np.random.default_rng(seed)
+    X = np.where(rng.random((n, d)) < density, rng.standard_normal((n, d)) + 0.5, 0.0)
+    X[0], X[:, 1], X[:, 2] = 0, 0, 1
+    scores = X @ rng.standard_normal((d, n_classes))
+    y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+    y[:n_classes] = np.arange(n_classes)
+    return X, y
+
+
+def shuffled(X, seed=0):
+    """The same matrix with the entries of each row in another order."""
+    S, rng = scipy.sparse.csr_array(X), np.random.default_rng(seed)
+    for row in range(S.shape[0]):
+        part = slice(S.indptr[row], S.indptr[row + 1])
+        order = rng.permutation(part.stop - part.start)
+        S.indices[part], S.data[part] = S.indices[part][order], S.data[part][order]
+    S.has_sorted_indices = False
+    return S
+
+
+def doubled(X):
+    """The same matrix with every entry in two halves, and an explicit zero in each row."""
+    S = scipy.sparse.coo_array(X)
+    n, d = X.shape
+    row, column = S.coords
+    rows = np.concatenate([row, row, np.arange(n)])
+    columns = np.concatenate([column, column, np.arange(n) % d])
+    values = np.concatenate([S.data / 2, S.data / 2, np.zeros(n)])
+    order = np.argsort(rows, kind="stable")
+    indptr = np.append(0, np.cumsum(np.bincount(rows, minlength=n)))
+    return scipy.sparse.csr_array((values[order], columns[order], indptr), shape=X.shape)
+
+
+def wide(X):
+    """CSR with 64-bit indices."""
+    S = scipy.sparse.csr_array(X)
+    S.indices, S.indptr = S.indices.astype(np.int64), S.indptr.astype(np.int64)
+    return S
+
+
+PATHOLOGIES = {"shuffled": shuffled, "doubled": doubled, "wide": wide, "matrix": scipy.sparse.csr_matrix}
+CONTAINERS = {
+    **PATHOLOGIES,
+    **{name: lambda X, name=name: scipy.sparse.coo_array(X).asformat(name) for name in FORMATS},
+}
+
+
+def fitted(X, y, **parameters):
+    return SoftmaxRegression(tol=1e-11, **parameters).fit(X, y)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_container_gives_the_dense_fit_and_predictions(container, n_classes):
+    X, y = sparse_problem(n_classes=n_classes)
+    S = CONTAINERS[container](X)
+    before = S.copy()
+    dense, ours = fitted(X, y), fitted(S, y)
+    np.testing.assert_allclose(ours.coef_, dense.coef_, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(ours.intercept_, dense.intercept_, rtol=0, atol=1e-10)
+    for method in METHODS:
+        expected = getattr(dense, method)(X)
+        for model in (dense, dense.predictor()):
+            answer = getattr(model, method)(S)
+            assert answer.shape == expected.shape
+            if expected.dtype.kind == "f":
+                np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-13)
+            else:
+                np.testing.assert_array_equal(answer, expected)
+    assert (before != S).sum() == 0
+    assert before.format == S.format
+
+
+@pytest.mark.parametrize("solver", ["auto", "lbfgs", "newton", "gd"])
+def test_every_solver_takes_sparse_rows(solver):
+    X, y = sparse_problem()
+    weight = np.random.default_rng(1).integers(0, 3, len(y)).astype(float)
+    options = {"solver": solver, "max_iter": 20_000, "tol": 1e-9, "learning_rate": 0.5}
+    dense, ours = (SoftmaxRegression(**options).fit(Z, y, weight) for Z in (X, scipy.sparse.csr_array(X)))
+    np.testing.assert_allclose(ours.coef_, dense.coef_, rtol=0, atol=1e-7)
+    assert ours.fit_report_.converged
+
+
+@pytest.mark.parametrize("d", [20, 3000])
+def test_wide_rows_by_the_diagonal_reach_the_dense_optimum(d):
+    X, y = sparse_problem(400, d, 4, density=0.01)
+    S = scipy.sparse.csr_array(X)
+    dense, ours = fitted(X, y), fitted(S, y)
+    assert ours.fit_report_.converged
+    np.testing.assert_allclose(ours.coef_, dense.coef_, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(ours.fit_report_.objective, dense.fit_report_.objective, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bitwise_the_same_for_every_number_of_threads(dtype):
+    rng = np.random.default_rng(0)
+    S = scipy.sparse.random_array((20_000, 500), density=0.05, rng=rng, dtype=dtype, format="csr")
+    y = rng.integers(0, 12, S.shape[0])
+    one, three = (SoftmaxRegression(n_threads=n, tol=1e-3).fit(S, y) for n in (1, 3))
+    np.testing.assert_array_equal(one.coef_, three.coef_)
+    assert one.coef_.dtype == dtype
+    for method in METHODS:
+        first, other = (getattr(one.predictor(), method)(S, n_threads=n) for n in (1, 3))
+        np.testing.assert_array_equal(first, other)
+
+
+def test_column_moments_lengths_and_diagonals_equal_the_dense():
+    X, y = sparse_problem(500, 12, 4)
+    X[:, 3] += 1e3 * (X[:, 3] != 0)
+    weight = np.random.default_rng(2).uniform(0.1, 1, len(y))
+    S = scipy.sparse.csr_array(X)
+    for ours, dense in zip(*(column_moments(Z, weight / weight.sum(), 1) for Z in (S, X)), strict=True):
+        np.testing.assert_allclose(ours, dense, rtol=1e-12, atol=1e-14)
+    codes = y.astype(np.int32)
+    sparse, dense = (
+        Objective(Z, codes, weight, 4, C=1.0, fit_intercept=True, standardise=True, n_threads=1) for Z in (S, X)
+    )
+    theta = np.random.default_rng(3).standard_normal(sparse.size)
+    value, gradient = sparse.value_gradient(theta)
+    expected_value, expected_gradient = dense.value_gradient(theta)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-13)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-10, atol=1e-14)
+    some, same = sparse.sample(100), dense.sample(100)
+    np.testing.assert_allclose(some.rows, same.rows, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(some.weight, same.weight, rtol=1e-10)
+    rows = theta.reshape(4, -1)
+    np.testing.assert_allclose(sparse.stored_rows().squares(rows), dense.sample(500).squares(rows), rtol=1e-9)
+    solve, expected_solve = (
+        _curvature.diagonal(sample, rows) for sample in (sparse.stored_rows(), dense.sample(500))
+    )
+    np.testing.assert_allclose(solve(gradient), expected_solve(gradient), rtol=1e-9)
+
+
+def test_the_loss_and_its_gradient_equal_the_dense():
+    X, y = sparse_problem()
+    coef = np.random.default_rng(4).standard_normal((3, X.shape[1]))
+    ours, dense = (csoftmax.loss_gradient(Z, y, coef) for Z in (scipy.sparse.coo_array(X), X))
+    for one, other in zip(ours, dense, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 70])
+def test_top_k_out_and_other_dtypes_of_the_predictor(n_classes):
+    X, _ = sparse_problem(200, 30)
+    rng = np.random.default_rng(5)
+    rows = 1 if n_classes == 2 else n_classes
+    model = Predictor(rng.standard_normal((rows, 30)), rng.standard_normal(rows))
+    S = scipy.sparse.csr_array(X)
+    for ours, dense in zip(model.top_k(S, 2), model.top_k(X, 2), strict=True):
+        np.testing.assert_allclose(ours, dense, rtol=1e-12)
+    out = np.empty((200, n_classes))
+    assert model.predict_proba(S, out) is out
+    np.testing.assert_allclose(out, model.predict_proba(X), rtol=1e-12)
+    np.testing.assert_allclose(model.predict_proba(S.astype(np.float32)), out, atol=1e-5)
+    np.testing.assert_array_equal(model.predict(S.astype(np.int64)), model.predict(X.astype(np.int64)))
+    assert model.predict_proba(S[:0]).shape == (0, n_classes)
+    assert model.predict(S[:0]).shape == (0,)
+    np.testing.assert_allclose(model.predict_proba(S[3:4]), out[3:4], rtol=1e-12)
+
+
+def test_a_fit_takes_no_dense_copy():
+    rng = np.random.default_rng(6)
+    n, d = 20_000, 100_000  # 16 GB dense
+    S = scipy.sparse.csr_array(
+        (rng.standard_normal(10 * n), rng.integers(0, d, 10 * n), 10 * np.arange(n + 1)), shape=(n, d)
+    )
+    y = rng.integers(0, 3, n)
+    tracemalloc.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", csoftmax.ConvergenceWarning)
+        model = SoftmaxRegression(max_iter=3).fit(S, y)
+    model.predict_proba(S)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300e6
+    assert model.coef_.shape == (3, d)
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------------
+
+
+def spoiled(part, place, value):
+    S = scipy.sparse.csr_array(sparse_problem()[0])
+    getattr(S, part)[place] = value
+    return S
+
+
+def shortened(part):
+    S = scipy.sparse.csr_array(sparse_problem()[0])
+    setattr(S, part, getattr(S, part)[:-1])
+    return S
+
+
+@pytest.mark.parametrize(
+    ("S", "words"),
+    [
+        (spoiled("indices", 7, 20), "indices from 0 to 19"),
+        (spoiled("indices", 7, -1), "by its indices"),
+        (spoiled("indptr", 5, 10_000), "by its indptr"),
+        (spoiled("indptr", 5, -3), "by its indptr"),
+        (spoiled("indptr", 0, 1), "by its indptr"),
+        (shortened("indptr"), "by its indptr"),
+        (shortened("indices"), "by its indptr"),
+        (shortened("data"), "by its data"),
+        (spoiled("data", 11, np.nan), "contains nan at row 2, column"),
+        (spoiled("data", 11, -np.inf), "contains -inf at row 2, column"),
+        (scipy.sparse.csr_array((0, 20)), "0 sample"),
+        (scipy.sparse.csr_array((300, 20), dtype=complex), "complex"),
+        (scipy.sparse.coo_array(np.ones(20)), "expected a 2D array"),
+    ],
+)
+def test_a_damaged_matrix_is_refused_before_the_core_sees_it(S, words):
+    _, y = overlapping(300)
+    with pytest.raises(ValueError, match=words):
+        SoftmaxRegression().fit(S, y)
+    if S.ndim == 2 and S.shape[0]:
+        with pytest.raises(ValueError, match=words):
+            Predictor(np.zeros((1, 20)), [0.0]).predict_proba(S)
+
+
+def test_the_number_of_features_is_checked():
+    X, y = sparse_problem()
+    model = fitted(X, y)
+    for other in (model, model.predictor()):
+        with pytest.raises(ValueError, match=r"19.*20 features|20 features"):
+            other.predict_proba(scipy.sparse.csr_array(X[:, :19]))
+
+
+def test_labels_and_weights_are_dense():
+    X, y = sparse_problem()
+    with pytest.raises(TypeError, match=r"sample_weight is a sparse csr_array: expected a dense array"):
+        SoftmaxRegression().fit(X, y, scipy.sparse.csr_array(np.ones((1, len(y)))))
