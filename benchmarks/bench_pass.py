@@ -109,7 +109,7 @@ def measure(
     rounds = [[seconds(candidate, pause) * 1e3 for candidate in candidates] for _ in range(repeats)]
     mine, by_blas, others, reading = (statistics.median(column) for column in zip(*rounds, strict=True))
     flops = 4 * values.size * columns / speed * 1e3
-    tiled = ours.plan.tiled
+    tiled = ours.plan.layout["tiled"]
     return {
         "kernel": "CSR" if sparse else "tiles" if tiled else "BLAS",
         "times": (mine, None if sparse else by_blas, others, reading, flops),
