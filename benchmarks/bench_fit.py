@@ -171,7 +171,9 @@ def compare(job: Job, folder: Path, repeats: int, limit: float) -> dict[str, obj
             task = {**base, "library": library, "solver": solver, "tol": tol}
             result = run(task, limit)
             results[peer].append((task, result))
-            if result is None or (tight and float(str(result["J"])) - tight["J"] <= allowed / 2 * max(tight["J"], 1e-3)):
+            if result is None or (
+                tight and float(str(result["J"])) - tight["J"] <= allowed / 2 * max(tight["J"], 1e-3)
+            ):
                 break
     mine = [run(ours, limit)]
     every = [tight, *mine, *(result for tried in results.values() for _, result in tried)]

@@ -27,14 +27,14 @@ import numpy.typing as npt
 from . import _core, _kernels, _linalg
 from ._passes import scores
 from ._threads import run
-from ._typing import Array, Float64, Rows
+from ._typing import Float64, Rows
 
 # Symmetric products are made by register tiles up to this size, with plainer vectors up to the second, then by BLAS.
 TILE_SIZE, PLAIN_TILE_SIZE = 1024, 64
 # A chunk of rows, whose sum one thread makes, is at least this many multiplications; all sums take at most so much.
 CHUNK_WORK, PARTIAL_BYTES, MAX_CHUNKS = 2**22, 2**25, 16
 BLOCK = 256  # rows of a workspace
-RESTRICTED_BLOCK = 2**22  # values of a workspace
+RESTRICTED_BLOCK = 2**23  # values of a workspace
 STORED_BLOCK = 2**19  # probabilities of sparse rows at once
 CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
@@ -99,35 +99,38 @@ class Sample(NamedTuple):
 
 
 class StoredRows(NamedTuple):
-    """All rows of a CSR matrix as they are stored, with what standardises them; see `Objective`."""
+    """Rows of X as they are stored, dense or CSR, with their weights and what standardises them; see `Objective`."""
 
     X: Rows
-    weight: Array
+    weight: Float64
     center: Float64
     unit: Float64
     penalty: Float64
     fit_intercept: bool
     n_threads: int
 
+    def _blocks(self, theta: Float64, step: int) -> Iterator[tuple[Rows, Float64, Float64]]:
+        """Blocks of rows in float64, their weights, and their probabilities as those of `Sample`."""
+        columns, d = len(theta), self.X.shape[1]
+        coef, intercept = np.zeros((max(columns, 2), d)), np.zeros(max(columns, 2))
+        coef[-columns:] = theta[:, :d] * self.unit
+        intercept[-columns:] = (theta[:, d] if self.fit_intercept else 0.0) - coef[-columns:] @ self.center
+        for start in range(0, self.X.shape[0], step):
+            part = self.X[start : start + step].astype(np.float64, copy=False)
+            probability = scores(part, coef, intercept, self.n_threads, "softmax")[:, -columns:]
+            yield part, self.weight[start : start + step], probability
+
     def squares(self, theta: Float64) -> Float64:
         """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D).
 
-        z = (x - m) / s, and x is mostly 0, so the square is taken apart: x^2 - 2 m x + m^2.
+        z = (x - m) / s, and x may be mostly 0, so the square is taken apart: x^2 - 2 m x + m^2.
         """
         columns, d = len(theta), self.X.shape[1]
-        coef = theta[:, :d] * self.unit
-        intercept = (theta[:, d] if self.fit_intercept else 0.0) - coef @ self.center
         linear, square, total = np.zeros((d, columns)), np.zeros((d, columns)), np.zeros(columns)
-        both = np.zeros((max(columns, 2), d)), np.zeros(max(columns, 2))
-        both[0][-columns:], both[1][-columns:] = coef, intercept
-        step = max(BLOCK, STORED_BLOCK // len(both[1]))
-        for start in range(0, self.X.shape[0], step):
-            part = self.X[start : start + step].astype(np.float64)
-            probability = scores(part, *both, self.n_threads, "softmax")[:, -columns:]
-            spread = probability * (1 - probability) * self.weight[start : start + step, None]
+        for part, weight, probability in self._blocks(theta, max(BLOCK, STORED_BLOCK // max(columns, 2))):
+            spread = probability * (1 - probability) * weight[:, None]
             linear += part.T @ spread
-            part.data **= 2
-            square += part.T @ spread
+            square += (part**2).T @ spread
             total += spread.sum(axis=0)
         entries = np.zeros_like(theta)
         squares = square.T - self.center * (2 * linear.T - np.outer(total, self.center))
@@ -135,6 +138,33 @@ class StoredRows(NamedTuple):
         if self.fit_intercept:
             entries[:, d] = total
         return entries
+
+    def hessian(self, theta: Float64, active: npt.NDArray[np.intp]) -> Float64:
+        """The Hessian in some of the coordinates, whole: sum_i w_i (diag(p_i) - p_i p_i') (x) z_i z_i' + penalty."""
+        d, size = self.X.shape[1], len(active)
+        k, j = np.divmod(active, theta.shape[1])
+        features = np.unique(j[j < d])
+        column = np.searchsorted(features, j)  # the intercept's comes last
+        classes = [np.flatnonzero(k == number) for number in np.unique(k)]
+        out = np.zeros((size, size))
+        for part, weight, probability in self._blocks(theta, max(BLOCK, RESTRICTED_BLOCK // size)):
+            some = part[:, features]
+            rows = np.ones((part.shape[0], len(features) + 1))
+            rows[:, :-1] = some if isinstance(some, np.ndarray) else some.toarray()
+            rows[:, :-1] -= self.center[features]
+            rows[:, :-1] *= self.unit[features]
+            if len(theta) > 1:
+                both = rows.take(column, axis=1)
+                both *= probability.take(k, axis=1)
+                out -= Sample(both, weight, self.penalty, self.n_threads).gram(np.ones(len(rows)))
+            for of_class in classes:
+                chance = probability[:, k[of_class[0]]]
+                own = Sample(rows.take(column[of_class], axis=1), weight, self.penalty, self.n_threads)
+                out[np.ix_(of_class, of_class)] += own.gram(chance if len(theta) > 1 else chance * (1 - chance))
+        out = np.tril(out)
+        out += np.tril(out, -1).T
+        np.einsum("aa->a", out)[:] += self.penalty[j]
+        return out
 
 
 def _by_tiles(size: int) -> bool:
@@ -216,32 +246,6 @@ def gram(sample: Sample, theta: Float64) -> Solve:
     present, member = np.unique(groups, return_inverse=True)
     scales = [np.exp(np.log(sizes[member == number]).mean()) for number in range(len(present))]
     return _centred(_solver(lambda k: scales[k] * matrix + np.diag(sample.penalty), member, theta.shape[1]))
-
-
-def restricted(sample: Sample, theta: Float64, active: npt.NDArray[np.intp]) -> Float64:
-    """The Hessian in some of the coordinates, whole."""
-    probability = sample.probabilities(theta)
-    k, j = np.divmod(active, theta.shape[1])
-    size = len(active)
-    out = np.zeros((size, size))
-    step = max(BLOCK, RESTRICTED_BLOCK // size)
-    for start in range(0, len(sample.rows), step):
-        part = slice(start, start + step)
-        rows, chance, weight = sample.rows[part], probability[part], sample.weight[part]
-        if len(theta) == 1:
-            some = sample._replace(rows=np.ascontiguousarray(rows[:, j]), weight=weight)
-            out += some.gram(chance[:, 0] * (1 - chance[:, 0]))
-            continue
-        some = sample._replace(rows=np.ascontiguousarray(rows[:, j] * chance[:, k]), weight=weight)
-        out -= some.gram(np.ones(len(rows)))
-        for number in np.unique(k):
-            of_class = np.flatnonzero(k == number)
-            some = sample._replace(rows=np.ascontiguousarray(rows[:, j[of_class]]), weight=weight)
-            out[np.ix_(of_class, of_class)] += some.gram(chance[:, number])
-    out = np.tril(out)
-    out += np.tril(out, -1).T
-    np.einsum("aa->a", out)[:] += sample.penalty[j]
-    return out
 
 
 def diagonal(sample: "Sample | StoredRows", theta: Float64) -> Solve:

@@ -16,6 +16,7 @@ stays outside of `value_gradient`, with a strength of lambda / s_j for u_jk.
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from . import _core, _linalg
 from ._curvature import Sample, StoredRows
@@ -131,17 +132,8 @@ class Objective:
         rows, are seen, and a row of weight 2 counts as the row twice. (Drineas, Kannan and Mahoney 2006,
         doi:10.1137/S0097539704442684, draw such rows at random.)
         """
-        n, d = self._X.shape
-        weight = self._weight.astype(np.float64)
-        if n_rows >= n:
-            chosen = np.arange(n)
-        else:
-            length = self._row_lengths() + 1
-            running = np.cumsum(weight * length)
-            step = running[-1] / n_rows
-            hits = np.diff(np.floor(running / step + 0.5), prepend=0.0)
-            chosen = np.flatnonzero(hits)
-            weight = hits[chosen] * step / length[chosen]
+        d = self._X.shape[1]
+        chosen, weight = self._choose(n_rows)
         rows = np.ones((len(chosen), d + self.fit_intercept))
         for start in range(0, len(chosen), 1024):
             part = slice(start, start + 1024)
@@ -150,10 +142,27 @@ class Objective:
             rows[part, :d] = (dense - self._center) * self._inverse_scale
         return Sample(rows, weight, self._penalty, self._n_threads)
 
-    def stored_rows(self) -> StoredRows:
-        """All rows of a sparse X as they are, for the diagonal of the Hessian."""
+    def stored_rows(self, n_rows: int) -> StoredRows:
+        """The same rows as they are stored; all of them without a copy."""
+        if n_rows >= self.n_rows:
+            X, weight = self._X, self._weight.astype(np.float64, copy=False)
+        else:
+            chosen, weight = self._choose(n_rows)
+            X = self._X[chosen]
         scale = self._center, self._inverse_scale
-        return StoredRows(self._X, self._weight, *scale, self._penalty, self.fit_intercept, self._n_threads)
+        return StoredRows(X, weight, *scale, self._penalty, self.fit_intercept, self._n_threads)
+
+    def _choose(self, n_rows: int) -> tuple[npt.NDArray[np.intp], Float64]:
+        """Numbers and weights of the rows of a sample."""
+        weight = self._weight.astype(np.float64)
+        if n_rows >= self.n_rows:
+            return np.arange(self.n_rows), weight
+        length = self._row_lengths() + 1
+        running = np.cumsum(weight * length)
+        step = running[-1] / n_rows
+        hits = np.diff(np.floor(running / step + 0.5), prepend=0.0)
+        chosen = np.flatnonzero(hits)
+        return chosen, hits[chosen] * step / length[chosen]
 
     def _row_lengths(self) -> Float64:
         """Squared length of each row in standardised coordinates, without the intercept."""
@@ -307,7 +316,10 @@ class Objective:
         coef = features * self._inverse_scale
         constant = intercept - coef @ self._center if self.fit_intercept else np.zeros(self.n_columns)
         if self.n_columns > 1:
-            coef -= _sparsest_shift(coef) if self.lasso > 0 else coef.mean(axis=0)
+            if self.lasso == 0:
+                coef -= coef.mean(axis=0)
+            elif self.alpha == 0:
+                coef -= _sparsest_shift(coef)
             constant -= constant.mean()
         return coef, constant
 

@@ -161,9 +161,7 @@ def check_finite(array: Rows, name: str, n_threads: int = 1) -> None:
         if not isinstance(array, np.ndarray):
             row, column = np.searchsorted(array.indptr, row, side="right") - 1, array.indices[row]
         where = f"row {row}" + (f", column {column}" if array.ndim == 2 else "")
-        raise ValueError(
-            f"{name} contains {bad} at {where}: NaN and infinity are not taken; impute or drop such rows"
-        )
+        raise ValueError(f"{name} contains {bad} at {where}: NaN and infinity are not taken; impute or drop such rows")
 
 
 def as_vector(value: Any, name: str, length: int, rows_of: str = "X") -> Array:

@@ -240,9 +240,7 @@ class SoftmaxRegression:
         if gate.number(self.l1_ratio, "l1_ratio", 0) > 1:
             raise ValueError(f"l1_ratio={self.l1_ratio!r}: expected a number from 0 (L2) to 1 (L1)")
         if self.l1_ratio > 0 and self.solver != "auto":
-            raise ValueError(
-                f"l1_ratio={self.l1_ratio!r} with solver={self.solver!r}: an L1 term needs solver='auto'"
-            )
+            raise ValueError(f"l1_ratio={self.l1_ratio!r} with solver={self.solver!r}: an L1 term needs solver='auto'")
         gate.number(self.tol, "tol", 0)
         gate.integer(self.max_iter, "max_iter", 1)
         gate.flag(self.fit_intercept, "fit_intercept")

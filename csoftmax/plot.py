@@ -97,7 +97,9 @@ def coefficient_image(model: Any, shape: tuple[int, int]) -> "Figure":
     coef = _attribute(model, "coef_")
     weights = np.asarray(coef.toarray() if hasattr(coef, "toarray") else coef)
     if len(shape) != 2 or shape[0] * shape[1] != weights.shape[1]:
-        raise ValueError(f"shape={shape}: the model has {weights.shape[1]} features, expected two numbers of that product")
+        raise ValueError(
+            f"shape={shape}: the model has {weights.shape[1]} features, expected two numbers of that product"
+        )
     labels = model.classes_[-len(weights) :].tolist()
     columns = min(5, len(weights))
     figure, axes = _pyplot().subplots(

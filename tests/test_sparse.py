@@ -71,6 +71,7 @@ def fitted(X, y, **parameters):
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.filterwarnings("ignore:Constructing a DIA matrix:scipy.sparse.SparseEfficiencyWarning")
 def test_every_container_gives_the_dense_fit_and_predictions(container, n_classes):
     X, y = sparse_problem(n_classes=n_classes)
     S = CONTAINERS[container](X)
@@ -144,9 +145,15 @@ def test_column_moments_lengths_and_diagonals_equal_the_dense():
     np.testing.assert_allclose(some.rows, same.rows, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(some.weight, same.weight, rtol=1e-10)
     rows = theta.reshape(4, -1)
-    np.testing.assert_allclose(sparse.stored_rows().squares(rows), dense.sample(500).squares(rows), rtol=1e-9)
+    np.testing.assert_allclose(sparse.stored_rows(500).squares(rows), dense.sample(500).squares(rows), rtol=1e-9)
+    active = np.flatnonzero(np.random.default_rng(4).random(sparse.size) < 0.6)
+    hessian = dense.sample(500).hessian(dense.sample(500).probabilities(rows))
+    whole = np.tril(hessian) + np.tril(hessian, -1).T + np.diag(np.tile(dense.sample(1).penalty, 4))
+    for objective in (sparse, dense):
+        part = objective.stored_rows(500).hessian(rows, active)
+        np.testing.assert_allclose(part, whole[np.ix_(active, active)], rtol=1e-8, atol=1e-10)
     solve, expected_solve = (
-        _curvature.diagonal(sample, rows) for sample in (sparse.stored_rows(), dense.sample(500))
+        _curvature.diagonal(sample, rows) for sample in (sparse.stored_rows(500), dense.stored_rows(500))
     )
     np.testing.assert_allclose(solve(gradient), expected_solve(gradient), rtol=1e-9)
 
@@ -222,8 +229,8 @@ def shortened(part):
         (shortened("indptr"), "by its indptr"),
         (shortened("indices"), "by its indptr"),
         (shortened("data"), "by its data"),
-        (spoiled("data", 11, np.nan), "contains nan at row 2, column"),
-        (spoiled("data", 11, -np.inf), "contains -inf at row 2, column"),
+        (spoiled("data", 11, np.nan), "contains nan at row 3, column 9"),
+        (spoiled("data", 11, -np.inf), "contains -inf at row 3, column 9"),
         (scipy.sparse.csr_array((0, 20)), "0 sample"),
         (scipy.sparse.csr_array((300, 20), dtype=complex), "complex"),
         (scipy.sparse.coo_array(np.ones(20)), "expected a 2D array"),
@@ -236,6 +243,12 @@ def test_a_damaged_matrix_is_refused_before_the_core_sees_it(S, words):
     if S.ndim == 2 and S.shape[0]:
         with pytest.raises(ValueError, match=words):
             Predictor(np.zeros((1, 20)), [0.0]).predict_proba(S)
+
+
+def test_a_value_that_is_not_finite_is_named_as_in_dense_data():
+    S, (_, y) = spoiled("data", 11, np.nan), sparse_problem()
+    with pytest.raises(ValueError, match="nan at row 3, column 9"):
+        SoftmaxRegression().fit(S.toarray(), y)
 
 
 def test_the_number_of_features_is_checked():

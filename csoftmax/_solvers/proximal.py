@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
-from .. import _curvature, _linalg
+from .. import _linalg
+from .._curvature import StoredRows
 from .._objective import Objective
 from .._typing import Float64
 from ._result import Options, Result
@@ -80,7 +80,7 @@ class _State:
         self._steps: list[Float64] = []
         self._turns: list[Float64] = []
         self._history = int(np.clip(objective.memory // (4 * 16 * objective.size), 3, 20))
-        self._sample: _curvature.Sample | None = None
+        self._rows: StoredRows | None = None
         self._n_rows = 0
         self._diagonal = np.zeros(0)
         self._diagonal_age = -1
@@ -123,22 +123,22 @@ class _State:
             self.bound = self.objective.l1_gap_bound(self.theta, self.gradient)
 
     def _is_affordable(self, size: int) -> bool:
-        """Whether the Hessian of so many coordinates fits, from enough rows; the sample grows with them."""
-        n, width = self.objective.n_rows, self.objective.n_coordinates
-        room = self.objective.memory // (4 * 8 * width)
-        if size > MOST_EXACT or room < min(n, ROWS_PER_COORDINATE * size // 2):
+        """Whether the Hessian of so many coordinates can be had, from enough rows; their number grows with it."""
+        n, sparse = self.objective.n_rows, self.objective.sparse
+        # All rows are used where they lie; a part of dense ones is a copy.
+        room = n if sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
+        if size > MOST_EXACT or min(n, ROWS_PER_COORDINATE * size) > 2 * room:
             return False
         # Twice as many from one iteration to the next: near the optimum they decide how fast it is reached.
         wanted = max(LEAST_ROWS, ROWS_PER_COORDINATE * size, 2 * self._n_rows if self.n_iter > 2 else 0)
-        rows = min(n, room, wanted)
-        if self._sample is None or rows > self._n_rows:
-            self._sample, self._n_rows = self.objective.sample(rows), rows
+        rows = n if wanted >= n else min(room, wanted)
+        if self._rows is None or rows > self._n_rows:
+            self._rows, self._n_rows = self.objective.stored_rows(rows), rows
         return True
 
     def _by_hessian(self, active: Places) -> Step:
-        assert self._sample is not None
-        shape = self.objective.n_columns, self.objective.n_coordinates
-        hessian = _curvature.restricted(self._sample, self.theta.reshape(shape), active)
+        assert self._rows is not None
+        hessian = self._rows.hessian(self.theta.reshape(self.objective.n_columns, -1), active)
         gradient, l1, start = self.gradient[active], self.l1[active], self.theta[active]
         step, product = np.zeros(len(active)), np.zeros(len(active))
         tol = ACCURACY * self.norm
@@ -154,18 +154,20 @@ class _State:
         self._renew_diagonal()
         steps, turns = self._steps, self._turns
         gradient, l1, start = self.gradient[active], self.l1[active], self.theta[active]
-        base = self._diagonal
-        if steps:
-            base = base * max(1e-3, float(turns[-1] @ (turns[-1] / base)) / float(steps[-1] @ turns[-1]))
-        diagonal, rank = base[active], 2 * len(steps)
+        diagonal, rank = self._diagonal[active], 2 * len(steps)
         left, right = np.zeros((len(active), rank)), np.zeros((len(active), rank))
         if steps:
-            products = np.array([[one @ other for other in turns] for one in steps])  # of step and turn
-            bases = np.array([[(one * base) @ other for other in steps] for one in steps])
+            scale = max(1e-3, float(turns[-1][active] @ (turns[-1][active] / diagonal)) / float(steps[-1] @ turns[-1]))
+            diagonal = scale * diagonal
+            moved = np.flatnonzero(np.any(steps, axis=0))  # few coordinates
+            S, T = (np.array([one[moved] for one in vectors]) for vectors in (steps, turns))
+            products, bases = S @ T.T, (S * (scale * self._diagonal[moved])) @ S.T
             lower = np.tril(products, -1)
             middle = np.block([[bases, lower], [lower.T, -np.diag(np.diag(products))]])
+            unit = 1 / np.sqrt(abs(middle.diagonal()))
             right[:] = np.stack([diagonal * one[active] for one in steps] + [one[active] for one in turns], axis=1)
-            left[:] = scipy.linalg.solve(middle, right.T, assume_a="sym").T
+            right *= unit
+            left[:] = np.linalg.solve(middle * unit * unit[:, None], right.T).T
         step, product = np.zeros(len(active)), np.zeros(rank)
         _linalg.descend_low_rank(
             diagonal, left, right, gradient, l1, start, step, product, ACCURACY * self.norm, SWEEPS
@@ -177,13 +179,10 @@ class _State:
         """The diagonal of the Hessian at theta, if it is time."""
         if 0 <= self._diagonal_age < DIAGONAL_INTERVAL:
             return
-        rows = self.theta.reshape(self.objective.n_columns, -1)
-        if self.objective.sparse:
-            model: _curvature.Sample | _curvature.StoredRows = self.objective.stored_rows()
-        else:
-            room = self.objective.memory // (4 * 8 * self.objective.n_coordinates)
-            model = self.objective.sample(min(self.objective.n_rows, max(LEAST_ROWS, room)))
-        entries = (model.squares(rows) + model.penalty).ravel()
+        n = self.objective.n_rows
+        room = n if self.objective.sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
+        rows = self.objective.stored_rows(n if n <= 4 * room else max(LEAST_ROWS, room))
+        entries = (rows.squares(self.theta.reshape(self.objective.n_columns, -1)) + rows.penalty).ravel()
         self._diagonal = np.maximum(entries, 1e-6)
         self._diagonal_age = 0
 
@@ -288,9 +287,7 @@ class _State:
             f"coordinates are not zero, and the last model of the curvature was {model}"
         )
         gap, kind = (self.bound, "bound") if self.bound <= self.gap else (self.gap, "estimate")
-        return Result(
-            self.theta, self.value, self.norm, gap, kind, self.n_iter, converged, message, reason
-        )
+        return Result(self.theta, self.value, self.norm, gap, kind, self.n_iter, converged, message, reason)
 
 
 def _change_of_norm(l1: Float64, start: Float64, step: Float64) -> float:
@@ -308,7 +305,7 @@ def _polish(hessian: Float64, gradient: Float64, l1: Float64, start: Float64, st
     block = block * scale * scale[:, None]
     block.flat[:: len(block) + 1] += 1e-10
     try:
-        move = -scale * scipy.linalg.solve(block, scale * slope, assume_a="pos")
+        move = -scale * np.linalg.solve(block, scale * slope)
     except np.linalg.LinAlgError:
         return
     crossing = (l1[support] > 0) & (sign * (point[support] + move) < 0)

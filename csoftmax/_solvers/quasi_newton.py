@@ -223,7 +223,7 @@ class _State:
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
         if self.setting.stored:
-            self._sample = self.objective.stored_rows()
+            self._sample = self.objective.stored_rows(self.setting.n_rows)
         elif (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
             self._sample, self._n_rows = self.objective.sample(n_rows), n_rows
         self._solve = self.setting.model(self._sample, self.theta.reshape(self.objective.n_columns, -1))
