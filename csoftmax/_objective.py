@@ -9,8 +9,8 @@ standard deviation s_j:
     w_jk = u_jk / s_j,    b_k = c_k - sum_j m_j w_jk,    dJ/du_jk = (dJ/dw_jk - m_j dJ/db_k) / s_j
 
 so that steps, curvature and the stopping test do not depend on the units of a feature. A constant feature has
-1/s_j = 0: its weight stays 0. With m = 0 and s = 1 the coordinates are W and b themselves. The L1 term is not smooth: it
-stays outside of `value_gradient`, with a strength of lambda / s_j for u_jk.
+1/s_j = 0: its weight stays 0. With m = 0 and s = 1 the coordinates are W and b themselves. The L1 term is not smooth:
+it stays outside of `value_gradient`, with a strength of lambda / s_j for u_jk.
 """
 
 import math
@@ -215,9 +215,9 @@ class Objective:
     def l1_gap_bound(self, theta: Float64, gradient: Float64) -> float:
         """Upper bound of J - J* under an L1 term, from the duality gap.
 
-        As in `gap_bound`, with q_i = (1 - e) p_i + e r; and as the dual of lambda |w| asks for slopes within lambda, the
-        residuals q_i - y_i are scaled by the largest t <= 1 that brings them there, or by 1 where the L2 term pays for
-        what sticks out. Entropy is concave, so that of y_i + t (q_i - y_i) is at least t (1 - e) times that of p_i.
+        As in `gap_bound`, with q_i = (1 - e) p_i + e r; and as the dual of lambda |w| asks for slopes within lambda,
+        the residuals q_i - y_i are scaled by the largest t <= 1 that brings them there, or by 1 where the L2 term pays
+        for what sticks out. Entropy is concave: that of y_i + t (q_i - y_i) is at least t (1 - e) times that of p_i.
         """
         features, intercept = self.split(theta)
         with np.errstate(all="ignore"):
@@ -250,7 +250,7 @@ class Objective:
         rising = slope > 0
         return float((slope[rising] / (slope[rising] + self._class_shares[rising])).max(initial=0.0))
 
-    def critical_C(self) -> float:
+    def critical_c(self) -> float:
         """The C below which every weight is zero under the L1 term; infinite without one."""
         theta = np.zeros(self.size)
         _, intercept = self.split(theta)
@@ -285,7 +285,7 @@ class Objective:
                 margin = own - scores.max(axis=1)
             least, total = min(least, float(margin.min())), total + float(margin.sum())
         mean = total / self.n_rows
-        return mean > 1e-2 and least >= -1e-2 * mean
+        return bool(mean > 1e-2 and least >= -1e-2 * mean)
 
     def curvature_diagonal(self) -> Float64:
         """Upper bound of the diagonal of the Hessian, after Boehning (1992), doi:10.1007/BF00048682.

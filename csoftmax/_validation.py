@@ -1,8 +1,8 @@
 """The one gate: what a user passes goes in, trusted arrays and parameters come out.
 
-Below this module every matrix is C-contiguous, or CSR without duplicates whose indices are in range, float32 or float64
-with finite values, every label an int32 in [0, K), every weight of the matrix's dtype. Other real dtypes become float64,
-but for those that hold more digits.
+Below this module every matrix is C-contiguous, or CSR without duplicates whose indices are in range, float32 or
+float64 with finite values, every label an int32 in [0, K), every weight of the matrix's dtype. Other real dtypes become
+float64, but for those that hold more digits.
 """
 
 import os
@@ -103,8 +103,8 @@ def as_csr(table: "csr_array", name: str) -> "csr_array":
     if fault in ("indptr", "indices") or len(values) < indptr[-1]:
         raise ValueError(
             f"{name} is not a valid CSR matrix of shape {table.shape}, by its {fault or 'data'}: "
-            f"expected {n + 1} values of indptr that do not fall and start at 0, indices from 0 to {d - 1}, and as many "
-            f"values; build it anew with scipy.sparse.csr_array"
+            f"expected {n + 1} values of indptr that do not fall and start at 0, indices from 0 to {d - 1}, and as "
+            f"many values; build it anew with scipy.sparse.csr_array"
         )
     matrix = csr_array(table.shape, dtype=table.dtype)
     matrix.data, matrix.indices, matrix.indptr = as_floats(values[: indptr[-1]], name), indices[: indptr[-1]], indptr

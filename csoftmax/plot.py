@@ -102,6 +102,7 @@ def coefficient_image(model: Any, shape: tuple[int, int]) -> "Figure":
         )
     labels = model.classes_[-len(weights) :].tolist()
     columns = min(5, len(weights))
+    figure: Figure
     figure, axes = _pyplot().subplots(
         -(-len(weights) // columns), columns, squeeze=False, figsize=(2 * columns, 2.2 * -(-len(weights) // columns))
     )

@@ -207,7 +207,7 @@ def test_even_numbers_of_classes_leave_no_feature_without_a_zero():
 @pytest.mark.parametrize("solver", ["gd", "lbfgs", "newton"])
 def test_other_solvers_refuse_an_l1_term(solver):
     X, y = overlapping()
-    with pytest.raises(ValueError, match="l1_ratio=0.5 with solver=.*needs solver='auto'"):
+    with pytest.raises(ValueError, match=r"l1_ratio=0.5 with solver=.*needs solver='auto'"):
         SoftmaxRegression(solver=solver, l1_ratio=0.5).fit(X, y)
 
 

@@ -7,8 +7,8 @@ coordinate descent, and goes along the step until F falls (newton: Lee, Sun and 
 coordinate descent: Friedman, Hastie and Tibshirani 2010, doi:10.18637/jss.v033.i01). The model is
 
     the Hessian      in the coordinates of the working set, from a sample of rows, where that is small;
-    else L-BFGS      in its direct, compact form (Byrd, Nocedal and Schnabel 1994, doi:10.1007/BF01582063) over the diagonal
-                     of the Hessian, of which one coordinate costs but a few multiplications.
+    else L-BFGS      in its direct, compact form (Byrd, Nocedal and Schnabel 1994, doi:10.1007/BF01582063) over the
+                     diagonal of the Hessian, of which one coordinate costs but a few multiplications.
 
 No class is held apart from the others: the model has the softmax's own coupling between classes.
 """
@@ -266,7 +266,7 @@ class _State:
         features, _ = self.objective.split(self.theta)
         if features.any():
             return ""
-        return f"; every weight is zero, as for any C up to {self.objective.critical_C():.6g}"
+        return f"; every weight is zero, as for any C up to {self.objective.critical_c():.6g}"
 
     def exhausted(self) -> tuple[bool, str]:
         """The verdict where no step helps: converged if the gap is as small as rounding lets it be."""
