@@ -5,9 +5,9 @@
 Tables: l2, dense data; l1, L1 and elastic net; text, L2 on sparse data; float32, the precisions against each other.
 
 A fit counts when its mean objective J is within 1e-6 of the optimum: (J - J*) / max(J*, 1e-3) <= 1e-6 (float32: 1e-4,
-with J in float64). csoftmax runs with default parameters. liblinear penalises the intercept: against it, both solve that
-problem. For every peer the loosest tol of 1e-4, 1e-6, 1e-8 and 1e-10 that reaches the gap is taken,
-with max_iter out of the way, and only the time of that fit counts. Each fit runs in a process of its own on the same C,
+with J in float64). csoftmax runs with default parameters. liblinear penalises the intercept: against it, both solve
+that problem. For every peer the loosest tol of 1e-4, 1e-6, 1e-8 and 1e-10 that reaches the gap is taken, with max_iter
+out of the way, and only the time of that fit counts. Each fit runs in a process of its own on the same C,
 with both cores, after one fit of a toy problem (imports and thread pools); peers are interleaved, and medians taken. A
 peer that does not get there in 120 s is shown as > 120 and counted as 120 (with --quick, 10 s).
 
