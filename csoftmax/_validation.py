@@ -8,12 +8,14 @@ float64, but for those that hold more digits.
 import os
 import sys
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Complex, Integral, Real
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
 from . import _kernels
+from ._errors import DataConversionWarning, warn
+from ._frames import column_names, is_missing, read
 from ._threads import available_threads, run
 from ._typing import Array, Codes, Float64, Rows
 
@@ -52,6 +54,7 @@ def as_array(value: Any, name: str) -> Array:
             f"{name} is a masked array: csoftmax has no notion of missing values; "
             f"fill them with {name}.filled(...) or drop their rows"
         )
+    value = read(value, name)
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -62,16 +65,17 @@ def as_table(X: Any, name: str, minimum_rows: int = 1) -> Rows:
     """X as a two-dimensional array, or CSR, of any dtype, with at least so many rows and one column."""
     array = X if is_sparse(X) else as_array(X, name)
     if array.ndim != 2:
-        hint = " If it is one sample, use X.reshape(1, -1); if it is one feature, X.reshape(-1, 1)."
+        hint = " Reshape your data: X.reshape(1, -1) if it is one sample, X.reshape(-1, 1) if it is one feature."
         raise ValueError(
             f"{name} has shape {array.shape}: expected a 2D array, got {array.ndim}D, one row per sample."
             f"{hint if array.ndim == 1 else ''}"
         )
-    if array.shape[0] < minimum_rows or array.shape[1] < 1:
-        raise ValueError(
-            f"{name} has shape {array.shape}: expected at least {minimum_rows} row and 1 column "
-            f"(0 sample(s) or 0 feature(s) leave nothing to learn from)"
-        )
+    for n, least, what in zip(array.shape, (minimum_rows, 1), ("sample", "feature"), strict=True):
+        if n < least:
+            raise ValueError(
+                f"{name} has {n} {what}(s) (shape={array.shape}) while a minimum of {least} is required: "
+                f"there is nothing to learn from"
+            )
     if array.shape[1] > _INT_MAX:
         raise ValueError(f"{name} has {array.shape[1]} columns: BLAS counts to {_INT_MAX}; use fewer features")
     return array.tocsr() if is_sparse(array) else array
@@ -118,16 +122,11 @@ def as_floats(array: Array, name: str) -> Array:
     """The array as C-contiguous float32 or float64 in native byte order; a copy only if it is not already."""
     dtype = array.dtype.newbyteorder("=")
     if dtype.kind == "O":
-        if any(isinstance(value, str | bytes) for value in array.flat):
-            raise ValueError(f"{name} holds text: expected real numbers; encode it first")
-        try:
-            return array.astype(np.float64, order="C")
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{name} holds values that are not numbers ({error}): encode them first") from None
+        return _objects_as_floats(array, name)
+    if dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} has dtype {dtype}, expected real numbers")
     if dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name} has dtype {array.dtype}: expected real numbers; encode text, dates and complex values first"
-        )
+        raise ValueError(f"{name} has dtype {array.dtype}: expected real numbers; encode text and dates first")
     if dtype.kind == "f" and dtype.itemsize > 8:
         raise TypeError(
             f"{name} has dtype {array.dtype}, of which float64 would lose digits: "
@@ -139,6 +138,22 @@ def as_floats(array: Array, name: str) -> Array:
         return array
     require_memory(array.size * dtype.itemsize, f"a contiguous {dtype} copy of {name}, shape {array.shape},")
     return np.require(array, dtype, ["C", "A"])
+
+
+def _objects_as_floats(array: Array, name: str) -> Array:
+    """An array of objects that are real numbers as float64; None and NaN become NaN, for `check_finite` to find."""
+    if any(isinstance(value, str | bytes) for value in array.flat):
+        raise ValueError(f"{name} holds text: expected real numbers; encode it first")
+    try:
+        return array.astype(np.float64, order="C")
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name} holds values that are not numbers ({error}): encode them first") from None
+    except TypeError as error:
+        if any(isinstance(value, Complex) and not isinstance(value, Real) for value in array.flat):
+            raise ValueError(f"Complex data not supported: {name} holds it, expected real numbers") from None
+        if any(is_missing(value) for value in array.flat):
+            raise ValueError(f"{name} contains a missing value (NA): impute or drop such rows") from None
+        raise TypeError(f"{name} holds values that are not numbers ({error}): encode them first") from None
 
 
 def check_finite(array: Rows, name: str, n_threads: int = 1) -> None:
@@ -190,15 +205,24 @@ def as_sample_weight(sample_weight: Any, n_samples: int) -> Float64:
     with np.errstate(over="ignore"):
         total = weight.sum()
     if not 0 < total < np.inf:
-        raise ValueError(f"sample_weight adds up to {total}: expected a positive, finite sum")
+        raise ValueError(f"sample_weight adds up to {total}: expected a finite sum, and weights that are not all zero")
     return weight
 
 
 def as_labels(y: Any, n_samples: int) -> Array:
-    """Class labels of any sortable type, one per row; class numbers stored as floats must be whole."""
-    labels = as_vector(y, "y", n_samples)
+    """Class labels of any sortable type, one per row; class numbers stored as floats must be whole.
+
+    Numbers that are stored as objects count as numbers; one column counts as a vector, with a warning.
+    """
+    labels = as_vector(_one_column(y), "y", n_samples)
+    if labels.dtype.kind == "O":
+        if any(is_missing(value) for value in labels):
+            raise ValueError("y contains a missing value (None or NaN): drop such rows or give them a label")
+        if all(isinstance(value, Real) for value in labels):
+            numbers = np.array(labels.tolist())
+            labels = numbers if np.array_equal(numbers, labels) else labels
     if labels.dtype.kind == "c":
-        raise ValueError(f"y has dtype {labels.dtype}: complex numbers have no order, so they cannot be class labels")
+        raise ValueError(f"Complex data not supported: y has dtype {labels.dtype}, and class labels need an order")
     if labels.dtype.kind == "f":
         check_finite(np.ascontiguousarray(labels, np.float64), "y")
         if not np.all(wrong := labels == np.floor(labels)):
@@ -209,9 +233,28 @@ def as_labels(y: Any, n_samples: int) -> Array:
             )
     if labels.dtype.kind in "mM" and np.isnat(labels).any():
         raise ValueError("y contains a missing value (NaT): drop such rows or give them a label")
-    if labels.dtype.kind == "O" and any(value is None or value != value for value in labels):
-        raise ValueError("y contains a missing value (None or NaN): drop such rows or give them a label")
     return labels
+
+
+def _one_column(y: Any) -> Any:
+    """y without the second dimension of a single column."""
+    if y is None:
+        raise ValueError("training requires y to be passed, but the target y is None: pass one label per row of X")
+    names = column_names(y)
+    if names is not None and len(names) != 1:
+        raise ValueError(
+            f"y is a data frame of {len(names)} columns: expected one label per row; choose the column to be predicted"
+        )
+    labels = as_array(y if names is None else y[names[0]], "y")
+    if names is None and labels.shape[1:] != (1,):
+        return labels
+    warn(
+        DataConversionWarning(
+            f"A column-vector y was passed when a 1d array was expected: y has shape ({len(labels)}, 1), "
+            f"pass y.ravel() or a series"
+        )
+    )
+    return labels.ravel()
 
 
 def encode_labels(labels: Array) -> tuple[Array, Codes]:

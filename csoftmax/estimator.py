@@ -1,9 +1,7 @@
 """SoftmaxRegression: the scikit-learn style face of training."""
 
-import inspect
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -12,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _validation as gate
-from ._errors import ConvergenceWarning, NotFittedError
+from ._errors import ConvergenceWarning, warn
+from ._frames import feature_names
 from ._objective import Objective
 from ._predictor import Predictor
+from ._scikit import Estimator
 from ._solvers import SOLVERS, Options, Result
 from ._typing import Array, Codes, Float64, Rows
 
@@ -74,9 +74,10 @@ class _TrainingData:
     codes: Codes
     classes: Array
     weight: Float64
+    names: Array | None
 
 
-class SoftmaxRegression:
+class SoftmaxRegression(Estimator):
     """Softmax (multinomial logistic) regression with an L2 penalty.
 
     Minimises, over one weight vector w_k and one intercept b_k per class,
@@ -107,7 +108,7 @@ class SoftmaxRegression:
     class_weight : dict or "balanced", optional
         Factor of each class on its samples' weights. "balanced" gives every class the same total.
     warm_start : bool, default=False
-        Start from the coefficients of the previous fit, which must have the same classes and features.
+        Start from the coefficients of the previous fit, which must have the same classes and features, names included.
     learning_rate : float, default=0.1
         Step of solver="gd"; other solvers do not use it.
     n_threads : int, optional
@@ -127,6 +128,9 @@ class SoftmaxRegression:
         Of the dtype of X. For K > 2 the rows add up to zero, as do the intercepts.
     intercept_ : ndarray of shape (K,) or (1,)
     n_features_in_ : int
+    feature_names_in_ : ndarray of shape (d,)
+        Names of the columns of X, if it was a data frame whose columns all have a string for a name; predictions then
+        refuse data frames with other names, or in another order.
     n_iter_ : ndarray of shape (1,)
     loss_curve_ : ndarray of shape (n_iter,)
         J after every iteration.
@@ -141,7 +145,6 @@ class SoftmaxRegression:
     """
 
     classes_: Array
-    coef_: Array
     intercept_: Array
     n_features_in_: int
     n_iter_: npt.NDArray[np.int32]
@@ -184,11 +187,12 @@ class SoftmaxRegression:
 
         Parameters
         ----------
-        X : array_like of shape (n, d)
+        X : array_like or data frame of shape (n, d)
             Finite. float32 stays float32, unless a column lies more than 1000 standard deviations from zero; other real
-        dtypes become float64. A C-contiguous array is not copied, unless rows have weight 0.
+            dtypes become float64. A C-contiguous array is not copied, unless rows have weight 0. Data frames may be of
+            pandas, polars or PyArrow, with columns of numbers.
         y : array_like of shape (n,)
-            Labels of one sortable type: int, str, bool, whole floats.
+            Labels of one sortable type: int, str, bool, whole floats. A single column is taken as well.
         sample_weight : array_like of shape (n,), optional
             s_i, not negative; a weight of 2 is the same as the row twice, and 0 as no row.
 
@@ -207,6 +211,8 @@ class SoftmaxRegression:
         -----
         ConvergenceWarning
             If the solver ended before its stopping test held.
+        DataConversionWarning
+            If y is a column.
         """
         began = time.perf_counter()
         self._check_parameters()
@@ -229,7 +235,7 @@ class SoftmaxRegression:
             result = SOLVERS[self.solver](objective, start, options)
         self._store(objective, data, result, monitor.curve, time.perf_counter() - began)
         if not result.converged and self.tol > 0 and not monitor.stopped:
-            warnings.warn(f"solver {self.solver!r} {result.message}", ConvergenceWarning, stacklevel=2)
+            warn(ConvergenceWarning(f"solver {self.solver!r} {result.message}"))
         return self
 
     def _check_parameters(self) -> None:
@@ -252,6 +258,7 @@ class SoftmaxRegression:
 
     def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int) -> _TrainingData:
         # Shapes and labels first: they say what has to fit into memory before X is read or copied.
+        names = feature_names(X)
         table = gate.as_table(X, "X")
         n, d = table.shape
         labels = gate.as_labels(y, n)
@@ -266,7 +273,7 @@ class SoftmaxRegression:
         gate.require_model_memory(len(classes), d, newton=self.solver == "newton")
         matrix = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
         gate.check_finite(matrix, "X", n_threads)
-        return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight)
+        return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight, names)
 
     def _start(self, objective: Objective, data: _TrainingData) -> Float64:
         if not self.warm_start or not hasattr(self, "coef_"):
@@ -281,9 +288,16 @@ class SoftmaxRegression:
                 f"warm_start=True: the previous fit had {self.n_features_in_} features and X has "
                 f"{data.X.shape[1]}; use warm_start=False"
             )
-        if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None and data.names is not None and not np.array_equal(names, data.names):
+            raise ValueError(
+                f"warm_start=True: the previous fit had the feature names {names.tolist()[:10]} and X has "
+                f"{data.names.tolist()[:10]}; use warm_start=False"
+            )
+        coef = self._dense_coef()
+        if not (np.isfinite(coef).all() and np.isfinite(self.intercept_).all()):
             raise ValueError("warm_start=True: coef_ or intercept_ holds NaN or infinity; use warm_start=False")
-        return objective.parameters(self.coef_, self.intercept_)
+        return objective.parameters(coef, self.intercept_)
 
     def _store(
         self,
@@ -298,6 +312,10 @@ class SoftmaxRegression:
         self.coef_ = coef.astype(data.X.dtype)
         self.intercept_ = intercept.astype(data.X.dtype)
         self.n_features_in_ = data.X.shape[1]
+        if data.names is not None:
+            self.feature_names_in_ = data.names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         self.n_iter_ = np.array([result.n_iter], np.int32)
         self.loss_curve_ = np.array(curve)
         self.fit_report_ = FitReport(
@@ -320,12 +338,14 @@ class SoftmaxRegression:
     def predictor(self) -> Predictor:
         """The fitted model as an immutable, thread-safe `Predictor`, for serving and for files."""
         self._check_fitted()
-        report = asdict(self.fit_report_)
-        return Predictor(self.coef_, self.intercept_, self.classes_, training_report=report)
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "coef_"):
-            raise NotFittedError("This SoftmaxRegression instance is not fitted yet: call fit(X, y) first")
+        names = getattr(self, "feature_names_in_", None)
+        return Predictor(
+            self._dense_coef(),
+            self.intercept_,
+            self.classes_,
+            feature_names=None if names is None else names.tolist(),
+            training_report=asdict(self.fit_report_),
+        )
 
     def save(self, path: "str | os.PathLike[str]") -> None:
         """Write the model to a file that `csoftmax.load` reads as a `Predictor`; see `Predictor.save`."""
@@ -359,44 +379,17 @@ class SoftmaxRegression:
 
     def _model_and_rows(self, X: Any) -> tuple[Predictor, Rows]:
         self._check_fitted()
-        model = Predictor(self.coef_, self.intercept_, self.classes_)  # anew: the attributes are the user's to change
+        self._check_feature_names(X)
+        # Anew: the attributes are the user's to change.
+        model = Predictor(self._dense_coef(), self.intercept_, self.classes_)
         rows = gate.as_rows(X)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
-                f"X has {rows.shape[1]} features, but SoftmaxRegression is expecting "
+                f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
         gate.check_finite(rows, "X", gate.threads(None))
         return model, rows.astype(model.dtype, copy=False)
-
-    # ---- parameters -----------------------------------------------------------------------------------------------
-
-    @classmethod
-    def _parameter_names(cls) -> list[str]:
-        return sorted(name for name in inspect.signature(cls.__init__).parameters if name != "self")
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters as given to the constructor; `deep` is there for scikit-learn."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; they are checked at fit."""
-        names = self._parameter_names()
-        for name in params:
-            if name not in names:
-                raise ValueError(f"Invalid parameter {name!r} for SoftmaxRegression: valid parameters are {names}")
-        for name, value in params.items():
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = inspect.signature(type(self).__init__).parameters
-        changed = [
-            f"{n}={v!r}"
-            for n, v in self.get_params().items()
-            if v is not defaults[n].default and not (isinstance(v, int | float | str) and v == defaults[n].default)
-        ]
-        return f"SoftmaxRegression({', '.join(changed)})"
 
 
 class _Monitor:

@@ -83,6 +83,10 @@ def test_x_without_meaning(bad, words):
     assert_refused(ValueError, words, X=bad)
 
 
+def test_objects_that_are_no_numbers_are_of_the_wrong_type():
+    assert_refused(TypeError, ["X", "dict"], X=replaced(X.astype(object), (3, 1), {"a": 1}))
+
+
 MODULES = ["torch", "torch.nn.parameter", "cupy", "jaxlib._jax", "jax._src.array", "tensorflow.python.framework.ops"]
 
 
@@ -140,7 +144,7 @@ def test_coefficients_that_do_not_fit_into_memory_are_refused_before_trying(stor
         (replaced(Y.astype(float), 5, np.inf), ["y", "inf"]),
         (replaced(Y.astype(float), 5, 0.5), ["y", "0.5"]),
         (replaced(Y.astype(np.float32), 59, 1.25), ["y", "1.25"]),
-        (Y[:, None], ["y", "(60, 1)"]),
+        (None, ["y", "None"]),
         (np.eye(3)[Y], ["y", "(60, 3)"]),
         (np.int64(1), ["y"]),
         (Y[:59], ["59", "60"]),
@@ -148,7 +152,7 @@ def test_coefficients_that_do_not_fit_into_memory_are_refused_before_trying(stor
         (np.zeros(60, dtype=int), ["class", "0"]),
         (np.full(60, "oak"), ["class", "oak"]),
     ],
-    ids=["NaN", "inf", "half", "quarter", "column", "one-hot", "0-D", "length", "empty", "one class", "one name"],
+    ids=["NaN", "inf", "half", "quarter", "None", "one-hot", "0-D", "length", "empty", "one class", "one name"],
 )
 def test_y_without_meaning(bad, words):
     assert_refused(ValueError, words, y=bad)

@@ -231,7 +231,7 @@ def shortened(part):
         (shortened("data"), "by its data"),
         (spoiled("data", 11, np.nan), "contains nan at row 3, column 9"),
         (spoiled("data", 11, -np.inf), "contains -inf at row 3, column 9"),
-        (scipy.sparse.csr_array((0, 20)), "0 sample"),
+        (scipy.sparse.csr_array((0, 20)), r"0 sample\(s\)"),
         (scipy.sparse.csr_array((300, 20), dtype=complex), "complex"),
         (scipy.sparse.coo_array(np.ones(20)), "expected a 2D array"),
     ],
