@@ -321,7 +321,7 @@ def column_spread(const floating[:, ::1] X, const floating[::1] weight, const do
 def column_range_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr,
                      const floating[::1] weight, Py_ssize_t start, Py_ssize_t stop, double[::1] low, double[::1] high,
                      double[::1] total, double[::1] present, Py_ssize_t[::1] count):
-    """column_range of the entries of some rows of CSR; present adds up the weights of a column's rows, count the rows."""
+    """column_range of the entries of some rows of CSR; present adds up the weights of a column's rows, count them."""
     cdef Py_ssize_t i, p, j
     cdef double value
     with nogil:

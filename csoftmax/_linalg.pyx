@@ -303,10 +303,10 @@ def descend(const double[:, ::1] H, const double[::1] gradient, const double[::1
     `most` sweeps; returns that change.
     """
     cdef:
-        Py_ssize_t n = step.shape[0], sweep, a, b
+        Py_ssize_t n = step.shape[0], _sweep, a, b
         double largest = 0, value, change
     with nogil:
-        for sweep in range(most):
+        for _sweep in range(most):
             largest = 0
             for a in range(n):
                 if H[a, a] <= 0:
@@ -329,10 +329,10 @@ def descend_low_rank(const double[::1] diagonal, const double[:, ::1] left, cons
                      double[::1] product, double tol, Py_ssize_t most):
     """The same with H = diag(diagonal) - left right'; product is right'd."""
     cdef:
-        Py_ssize_t n = step.shape[0], rank = left.shape[1], sweep, a, r
+        Py_ssize_t n = step.shape[0], rank = left.shape[1], _sweep, a, r
         double largest = 0, value, change, slope, curvature
     with nogil:
-        for sweep in range(most):
+        for _sweep in range(most):
             largest = 0
             for a in range(n):
                 slope, curvature = gradient[a] + diagonal[a] * step[a], diagonal[a]
