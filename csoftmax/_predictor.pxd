@@ -9,6 +9,8 @@ cdef class Predictor:
     cdef readonly Py_ssize_t n_features
     cdef readonly Py_ssize_t n_classes
     cdef Py_ssize_t n_columns
+    cdef Py_ssize_t n_used  # features that have a coefficient, whose numbers are `used`, or all of them if that is NULL
+    cdef const Py_ssize_t *used
     cdef Py_ssize_t itemsize
     cdef int typenum
     cdef bint check_finite
@@ -17,6 +19,7 @@ cdef class Predictor:
     cdef const void *by_row
     cdef const void *by_tile
     cdef object _memory
+    cdef object _places
     cdef object _coef
     cdef object _intercept
     cdef object _classes
@@ -30,8 +33,10 @@ cdef class Predictor:
     # The most probable class of each row, by its number.
     cdef int codes(self, const void *x, Py_ssize_t n, Py_ssize_t *out) noexcept nogil
 
-    cdef void _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t row_stride, Py_ssize_t column_stride,
-                      Py_ssize_t left) noexcept nogil
+    cdef bint _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t row_stride, Py_ssize_t column_stride,
+                      Py_ssize_t left, void *space) noexcept nogil
+    cdef int _row_logits(self, const void *x, void *z, bint whole) noexcept nogil
+    cdef bint _gather(self, const void *x, Py_ssize_t rows, void *space) noexcept nogil
     cdef int _fill(self, const void *x, Py_ssize_t n, void *out, int kind) noexcept nogil
     cdef int _fill_row(self, const void *x, void *out, int kind) noexcept nogil
     cdef bint _is_plain(self, object x, int ndim) noexcept

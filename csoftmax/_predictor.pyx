@@ -31,6 +31,7 @@ cdef enum:
     STACK = 256  # values of a row's scores that are kept apart from the result
     BLOCK = 64  # rows whose scores stay in the cache; twice that for models that do not
     FEW = 32  # columns
+    SPARSE_FEATURES = 32  # from so many on those without coefficients may be left out
     ALONE = 20_000  # multiplications from which on other Python threads may run meanwhile
 
 
@@ -75,9 +76,15 @@ cdef class Predictor:
         # Instruction set and layout belong together: a later choice of another does not concern this model.
         self.kernels = cs_table(self.itemsize)
         self.tiled = _kernels.tiles_win(self.n_columns, weights.nbytes)
+        self.n_used, places = self.n_features, np.flatnonzero(weights.any(axis=0))
+        if self.n_features >= SPARSE_FEATURES and 2 * len(places) <= self.n_features:
+            # Most features have no coefficient, as after an L1 penalty: only the others are looked up.
+            self._places = places if len(places) else np.zeros(1, np.intp)
+            self.used, self.n_used = <const Py_ssize_t*>cnp.PyArray_DATA(self._places), len(self._places)
+            weights = np.ascontiguousarray(weights[:, self._places])
         cdef:
-            Layout tile = layout_of(self.n_features, self.n_columns, True, False, self.itemsize)
-            Layout row = layout_of(self.n_features, self.n_columns, False, True, self.itemsize)
+            Layout tile = layout_of(self.n_used, self.n_columns, True, False, self.itemsize)
+            Layout row = layout_of(self.n_used, self.n_columns, False, True, self.itemsize)
             bint same = tile.fold == 1 or self.n_columns == 1
         memory = np.empty(tile.size + (0 if same else row.size) + 64, weights.dtype)
         cdef Py_ssize_t first = (64 - <uintptr_t>cnp.PyArray_DATA(memory) % 64) // self.itemsize
@@ -262,20 +269,22 @@ cdef class Predictor:
             Py_ssize_t width = padded(self.n_columns, self.kernels.lanes), rows, i, done = 0
             double buffer[STACK]
             char *z = <char*>buffer
+            char *space
             int good = 1
         if n > 1:
-            width = self.n_columns * BLOCK
+            width = self.n_columns * BLOCK + (0 if self.used == NULL else self.n_used * BLOCK)
         if width > STACK:
             z = <char*>PyMem_RawMalloc(width * self.itemsize)
             if z == NULL:
                 return -1
+        space = z + self.n_columns * BLOCK * self.itemsize
         while done < n:
             rows = min(<Py_ssize_t>BLOCK, n - done)
             if n == 1:
-                self.kernels.row_logits(self.n_features, self.n_columns, x, self.by_row, z, True)
+                good = self._row_logits(x, z, True)
             else:
-                self._logits(<const char*>x + done * self.n_features * self.itemsize, rows, z, self.n_columns, 1,
-                             n - done)
+                good &= self._logits(<const char*>x + done * self.n_features * self.itemsize, rows, z, self.n_columns,
+                                     1, n - done, space)
             for i in range(rows):
                 if self.itemsize == 8:
                     out[done + i] = first_largest(<const double*>z + i * self.n_columns, self.n_columns, &good)
@@ -288,34 +297,71 @@ cdef class Predictor:
 
     # ---- the work -------------------------------------------------------------------------------------------------
 
-    cdef void _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t row_stride, Py_ssize_t column_stride,
-                      Py_ssize_t left) noexcept nogil:
-        """Scores of a block; the next one is fetched meanwhile."""
+    cdef bint _logits(self, const void *x, Py_ssize_t rows, void *z, Py_ssize_t row_stride, Py_ssize_t column_stride,
+                      Py_ssize_t left, void *space) noexcept nogil:
+        """Scores of a block; the next one is fetched meanwhile. Whether values that no coefficient meets are finite."""
         cdef const char *ahead = <const char*>x
-        if left >= 2 * rows:
+        cdef bint good = True
+        if self.used != NULL:
+            good = self._gather(x, rows, space)
+            x = ahead = <const char*>space
+        elif left >= 2 * rows:
             ahead += rows * self.n_features * self.itemsize
-        self.kernels.tile_logits(rows, self.n_features, self.n_columns, x, self.by_tile, z, row_stride, column_stride,
+        self.kernels.tile_logits(rows, self.n_used, self.n_columns, x, self.by_tile, z, row_stride, column_stride,
                                  ahead)
+        return good
+
+    cdef int _row_logits(self, const void *x, void *z, bint whole) noexcept nogil:
+        """Scores of one row; 0 as for `_logits`, -1 if there is no memory."""
+        cdef:
+            double buffer[STACK]
+            void *space = buffer
+            bint good = True
+        if self.used != NULL:
+            if self.n_used > STACK:
+                space = PyMem_RawMalloc(self.n_used * self.itemsize)
+                if space == NULL:
+                    return -1
+            good = self._gather(x, 1, space)
+            x = space
+        self.kernels.row_logits(self.n_used, self.n_columns, x, self.by_row, z, whole)
+        if space != buffer:
+            PyMem_RawFree(space)
+        return good
+
+    cdef bint _gather(self, const void *x, Py_ssize_t rows, void *space) noexcept nogil:
+        """The values that a coefficient meets, one row after the other; whether the others are finite too."""
+        cdef Py_ssize_t i, j
+        for i in range(rows):
+            for j in range(self.n_used):
+                if self.itemsize == 8:
+                    (<double*>space)[i * self.n_used + j] = (<const double*>x)[i * self.n_features + self.used[j]]
+                else:
+                    (<float*>space)[i * self.n_used + j] = (<const float*>x)[i * self.n_features + self.used[j]]
+        return not self.check_finite or self.kernels.all_finite(rows * self.n_features, x)
 
     cdef int _fill_row(self, const void *x, void *out, int kind) noexcept nogil:
         cdef:
             double buffer[STACK]
             void *z = buffer
             bint small = padded(self.n_columns, self.kernels.lanes) <= STACK
-            bint good
+            int good
+            bint told
         if not small or kind == SCORES:
             z = out
-        self.kernels.row_logits(self.n_features, self.n_columns, x, self.by_row, z, z != out)
-        good = self._tells(z, kind)
-        if kind == SCORES:
+        good = self._row_logits(x, z, z != out)
+        if good < 0:
             return good
+        told = self._tells(z, kind)
+        if kind == SCORES:
+            return good & told
         if small:
             self.kernels.row_softmax(self.n_columns, z, out, kind == LOGARITHMS)
         elif kind == LOGARITHMS:
             self.kernels.log_softmax_rows(1, self.n_columns, out)
         else:
             self.kernels.softmax_rows(1, self.n_columns, out)
-        return good if self.n_columns == 1 else self._tells(out, kind)
+        return good & (told if self.n_columns == 1 else self._tells(out, kind))
 
     cdef bint _tells(self, const void *row, int kind) noexcept nogil:
         """Whether the first value of a row of results, or the only score, tells that all of them are right.
@@ -335,16 +381,21 @@ cdef class Predictor:
             char *z = <char*>buffer
             const char *here
             char *place
+            void *space = NULL
             int good = 1
-        if not few and self.n_columns * self.n_features * self.itemsize > 1 << 20:
+        if not few and self.n_columns * self.n_used * self.itemsize > 1 << 20:
             most *= 2
+        if self.used != NULL:
+            space = PyMem_RawMalloc(most * self.n_used * self.itemsize)
+            if space == NULL:
+                return -1
         while done < n:
             rows = min(most, n - done)
             here = <const char*>x + done * self.n_features * self.itemsize
             place = <char*>out + done * columns * self.itemsize
             if few and kind != SCORES:
                 # Few classes: the softmax runs over the rows.
-                self._logits(here, rows, z, 1, BLOCK, n - done)
+                good &= self._logits(here, rows, z, 1, BLOCK, n - done, space)
                 if self.n_columns > 1:
                     self.kernels.softmax_columns(rows, columns, z, BLOCK, place, kind == LOGARITHMS,
                                                  z + FEW * BLOCK * self.itemsize)
@@ -354,7 +405,7 @@ cdef class Predictor:
                         self.kernels.row_softmax(1, z + i * self.itemsize, place + 2 * i * self.itemsize,
                                                  kind == LOGARITHMS)
             else:
-                self._logits(here, rows, place, columns, 1, n - done)
+                good &= self._logits(here, rows, place, columns, 1, n - done, space)
                 if kind == PROBABILITIES:
                     self.kernels.softmax_rows(rows, columns, place)
                 elif kind == LOGARITHMS:
@@ -363,6 +414,7 @@ cdef class Predictor:
                 for i in range(rows):
                     good &= self._tells(place + i * columns * self.itemsize, kind)
             done += rows
+        PyMem_RawFree(space)
         return good
 
     cdef bint _is_plain(self, x, int ndim) noexcept:

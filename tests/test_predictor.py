@@ -397,3 +397,43 @@ def test_the_arrays_of_a_predictor_cannot_be_written():
     for array in (model.coef, model.intercept, model.classes):
         with pytest.raises(ValueError, match="WRITEABLE"):
             array.setflags(write=True)
+
+
+# ---- coefficients that are mostly zero -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("n_classes", "d", "used"), [(2, 40, 1), (3, 100, 7), (5, 800, 300), (40, 900, 400), (3, 50, 0)]
+)
+def test_features_without_coefficients_change_nothing(instruction_set, dtype, n_classes, d, used):
+    rng = np.random.default_rng(0)
+    coef, intercept = coefficients(n_classes, d, dtype)
+    coef[:, rng.permutation(d)[used:]] = 0
+    X = inputs(150, d, dtype)
+    sparse = Predictor(coef, intercept)
+    expected = X.astype(float) @ coef.T.astype(float) + intercept
+    tolerance = d * np.finfo(dtype).eps * (abs(X) @ abs(coef).T + abs(intercept)).max()
+    for rows, scores in ((X, expected), (X[7], expected[7])):
+        actual = sparse.decision_function(rows)
+        np.testing.assert_allclose(actual, scores[..., 0] if n_classes == 2 else scores, rtol=0, atol=tolerance)
+    both = np.hstack([np.zeros((150, 1)), expected]) if n_classes == 2 else expected
+    np.testing.assert_allclose(sparse.predict_proba(X), twin.softmax(both), rtol=0, atol=10 * tolerance)
+    np.testing.assert_array_equal(sparse.predict(X), sparse.predict_proba(X).argmax(axis=1))
+    assert [sparse.predict(x) for x in X[:20]] == sparse.predict(X[:20]).tolist()
+    np.testing.assert_allclose(sparse.predict_proba(X[3]), sparse.predict_proba(X)[3], rtol=0, atol=10 * tolerance)
+    np.testing.assert_array_equal(sparse.coef, coef)
+    assert sparse.n_features == d
+
+
+def test_nan_is_found_in_features_without_coefficients_too():
+    coef = np.zeros((3, 100))
+    coef[:, 5] = 1, 2, 3
+    checked, unchecked = (Predictor(coef, np.zeros(3), check_finite=check) for check in (True, False))
+    X = inputs(70, 100)
+    X[3, 50] = np.nan
+    for method in METHODS:
+        for rows in (X, X[3]):
+            with pytest.raises(ValueError, match=r"row 3, column 50|column 50|contains nan"):
+                getattr(checked, method)(rows)
+            assert np.isfinite(getattr(unchecked, method)(rows)).all()
