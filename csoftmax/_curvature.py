@@ -113,7 +113,7 @@ class StoredRows(NamedTuple):
         """Blocks of rows in float64, their weights, and their probabilities as those of `Sample`."""
         columns, d = len(theta), self.X.shape[1]
         coef, intercept = np.zeros((max(columns, 2), d)), np.zeros(max(columns, 2))
-        coef[-columns:] = theta[:, :d] * self.unit
+        np.multiply(theta[:, :d], self.unit, out=coef[-columns:])
         intercept[-columns:] = (theta[:, d] if self.fit_intercept else 0.0) - coef[-columns:] @ self.center
         for start in range(0, self.X.shape[0], step):
             part = self.X[start : start + step].astype(np.float64, copy=False)
@@ -123,18 +123,23 @@ class StoredRows(NamedTuple):
     def squares(self, theta: Float64) -> Float64:
         """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D).
 
-        z = (x - m) / s, and x may be mostly 0, so the square is taken apart: x^2 - 2 m x + m^2.
+        z = (x - m) / s, and x may be mostly 0, so the square is taken apart: x (x - 2 m) + m^2.
         """
         columns, d = len(theta), self.X.shape[1]
-        linear, square, total = np.zeros((d, columns)), np.zeros((d, columns)), np.zeros(columns)
+        sums, total = np.zeros((d, columns)), np.zeros(columns)
         for part, weight, probability in self._blocks(theta, max(BLOCK, STORED_BLOCK // max(columns, 2))):
             spread = probability * (1 - probability) * weight[:, None]
-            linear += part.T @ spread
-            square += (part**2).T @ spread
+            if isinstance(part, np.ndarray):
+                part = part * (part - 2 * self.center)
+            else:
+                part = part.copy()
+                part.data *= part.data - 2 * self.center[part.indices]
+            sums += part.T @ spread
             total += spread.sum(axis=0)
         entries = np.zeros_like(theta)
-        squares = square.T - self.center * (2 * linear.T - np.outer(total, self.center))
-        entries[:, :d] = np.maximum(squares, 0) * self.unit**2
+        # Class by class: for wide data these are the largest arrays of a fit.
+        for of_class, of_entries, of_all in zip(entries, sums.T, total, strict=True):
+            of_class[:d] = np.maximum(of_entries + of_all * self.center**2, 0) * self.unit**2
         if self.fit_intercept:
             entries[:, d] = total
         return entries
@@ -250,9 +255,9 @@ def gram(sample: Sample, theta: Float64) -> Solve:
 
 def diagonal(sample: "Sample | StoredRows", theta: Float64) -> Solve:
     """The diagonal of the Hessian."""
-    entries = sample.squares(theta) + sample.penalty
-    with np.errstate(divide="ignore"):
-        inverse = np.where(entries > 0, 1 / entries, 0.0)
+    inverse = sample.squares(theta)
+    inverse += sample.penalty
+    np.divide(1, inverse, out=inverse, where=inverse > 0)
     if len(theta) == 1:
         return lambda gradient: gradient * inverse[0]
     return _centred(lambda gradient: gradient.reshape(inverse.shape) * inverse)

@@ -96,12 +96,15 @@ class Objective:
         self._penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
         with np.errstate(over="ignore"):
             self._penalty[:d] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
-        self.l1 = np.zeros((self.n_columns, self.n_coordinates))  # strength of the L1 term, by coordinate
-        self.l1[:, :d] = self.lasso * self._inverse_scale
-        self.l1.shape = (self.size,)
         self.n_passes = 0
         self.memory = max(MEMORY, n_entries(X) * X.dtype.itemsize // 20)
         self.workspace_bytes = self._pass.workspace_bytes + self._coef.nbytes
+
+    def l1(self) -> Float64:
+        """Strength of the L1 term, by coordinate."""
+        strength = np.zeros((self.n_columns, self.n_coordinates))
+        strength[:, : self._coef.shape[1]] = self.lasso * self._inverse_scale
+        return strength.ravel()
 
     def split(self, theta: Float64) -> tuple[Float64, Float64]:
         """Views of theta, one row per class: features (K, d), and intercepts (K,), or (0,) where there are none."""
@@ -197,19 +200,23 @@ class Objective:
     def _gap_bound(self, theta: Float64, value: float, gradient: Float64) -> float:
         features, intercept = self.split(theta)
         by_features, by_intercept = self.split(gradient)
-        coef = features * self._inverse_scale
-        total = by_features * self._scale  # of J by W, features centred; the loss's own share is without alpha W
-        by_loss = total - self.alpha * coef
-        loss = value - self.alpha / 2 * float(np.vdot(coef, coef))
-        bound = float(np.vdot(total, total)) / (2 * self.alpha)
+        squares, slopes, loss_slopes, inner = np.zeros(4)
+        for of_class, by_class in zip(features, by_features, strict=True):  # one by one, to save memory
+            coef = of_class * self._inverse_scale
+            slope = by_class * self._scale  # of J by W, features centred; the loss's own share is without alpha W
+            slopes += slope @ slope
+            slope -= self.alpha * coef
+            loss_slopes += slope @ slope
+            squares += coef @ coef
+            inner += coef @ slope
+        loss = value - self.alpha / 2 * squares
+        bound = float(slopes) / (2 * self.alpha)
         if self.fit_intercept:
             shift = float(intercept @ by_intercept)
             mix = self._mix(by_intercept)
             reach = self._deviation_length
-            bound += shift + mix * (loss - float(np.vdot(coef, by_loss)) - shift)
-            bound += (2 * mix * float(np.linalg.norm(by_loss)) * reach + (mix * reach) * (mix * reach)) / (
-                2 * self.alpha
-            )
+            bound += shift + mix * (loss - float(inner) - shift)
+            bound += (2 * mix * math.sqrt(loss_slopes) * reach + (mix * reach) * (mix * reach)) / (2 * self.alpha)
         return bound + 8 * self.precision * abs(value)
 
     def l1_gap_bound(self, theta: Float64, gradient: Float64) -> float:

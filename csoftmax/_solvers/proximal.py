@@ -66,7 +66,7 @@ class _State:
 
     def __init__(self, objective: Objective, start: Float64, options: Options) -> None:
         self.objective, self.options = objective, options
-        self.l1 = objective.l1
+        self.l1 = objective.l1()
         self.theta = start.copy()
         self.n_iter = 0
         self.smooth, self.gradient = objective.value_gradient(self.theta)
@@ -177,7 +177,7 @@ class _State:
 
     def _renew_diagonal(self) -> None:
         """The diagonal of the Hessian at theta, if it is time."""
-        if 0 <= self._diagonal_age < DIAGONAL_INTERVAL:
+        if len(self._diagonal) and 0 <= self._diagonal_age < DIAGONAL_INTERVAL:
             return
         n = self.objective.n_rows
         room = n if self.objective.sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)

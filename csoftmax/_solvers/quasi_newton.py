@@ -127,7 +127,7 @@ def ladder(objective: Objective) -> list[Setting]:
     full = free * size
     one_pass = 4 * objective.n_entries * max(columns, 8) + 1e6
     most = max(1, objective.memory // (4 * 8 * size))
-    history = int(np.clip(objective.memory // (4 * 16 * objective.size), 3, 30))
+    history = int(np.clip(objective.memory // (4 * 16 * objective.size), 2, 30))
 
     def rung(
         name: str, least: int, row: int, factor: float, share: float, limit: float, keep: tuple[float, float], room: int
@@ -205,7 +205,6 @@ class _State:
         self._sample: Sample | StoredRows | None = None
         self._n_rows = self._n_models = 0  # rows of it, and how many models were made
         self._age = -1  # iterations since the model was made; it is made when this is negative
-        self._scaling = 1 / objective.curvature_diagonal()
         stiffness = objective.stiff()
         self._stiff = np.flatnonzero(stiffness)  # coordinates solved one by one, apart from the model and the pairs
         self._stiffness = stiffness[self._stiff]
@@ -222,6 +221,8 @@ class _State:
             return
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
+        # For wide data every vector counts: the next direction is not known, and the last model gone.
+        self.direction, self._solve = np.zeros(0), self._scale
         if self.setting.stored:
             self._sample = self.objective.stored_rows(self.setting.n_rows)
         elif (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
@@ -234,7 +235,8 @@ class _State:
     def turn(self) -> None:
         """The direction -H g, and the estimates of the gap that come with it."""
         free = self._free(self.gradient)
-        self.direction = -self._pairs.inverse_times(free, self._solve, self.setting.exact)
+        self.direction = self._pairs.inverse_times(free, self._solve, self.setting.exact)
+        self.direction *= -1
         if len(self._stiff):
             if self._rest_is_noise:
                 self.direction[:] = 0
@@ -307,9 +309,13 @@ class _State:
         if found is None:
             return False
         step, self.value, gradient = found
-        self.last = step * self.direction
-        self._pairs.add(self._free(self.last), self._free(gradient - self.gradient))
-        self.theta += self.last
+        self.direction *= step
+        self.theta += self.direction
+        if self.objective.alpha == 0:
+            self.last = self.direction.copy()
+        self.gradient -= gradient
+        self.gradient *= -1
+        self._pairs.add(self._free(self.direction), self._free(self.gradient))
         self.gradient = gradient
         self.norm = float(abs(gradient).max())
         self._stale = 0 if self.norm < self._least_norm else self._stale + 1
@@ -374,7 +380,7 @@ class _State:
         return self.objective.recedes(-newton(self.gradient))
 
     def _scale(self, vector: Float64) -> Float64:
-        return self._scaling * vector
+        return vector / self.objective.curvature_diagonal()
 
 
 def _separable(why: str) -> str:
@@ -400,7 +406,9 @@ def _line_search(
     high, high_slope = np.inf, np.nan
     step = 1.0
     for _ in range(MAX_TRIALS):
-        value, gradient = value_gradient(theta + step * direction)
+        trial = step * direction
+        trial += theta
+        value, gradient = value_gradient(trial)
         slope = float(gradient @ direction)
         if not (np.isfinite(value) and np.isfinite(slope)):
             high, high_slope = step, np.nan
