@@ -349,6 +349,20 @@ def column_spread_csr(const floating[::1] values, const integer[::1] indices, co
                 total[j] += weight[i] * (deviation * deviation)
 
 
+def add_squares_csr(const double[::1] values, const integer[::1] indices, const integer[::1] indptr,
+                    const double[::1] center, const double[:, ::1] factor, double[:, ::1] out):
+    """out[j, k] += sum over rows of factor_ik x_ij (x_ij - 2 center_j), of CSR."""
+    cdef Py_ssize_t i, p, j, k
+    cdef double value
+    with nogil:
+        for i in range(factor.shape[0]):
+            for p in range(indptr[i], indptr[i + 1]):
+                j = indices[p]
+                value = values[p] * (values[p] - 2 * center[j])
+                for k in range(factor.shape[1]):
+                    out[j, k] += value * factor[i, k]
+
+
 def row_lengths(const floating[:, ::1] X, const double[::1] center, const double[::1] unit, double[::1] lengths):
     """lengths[i] = sum over columns of ((x - center) * unit)^2."""
     with nogil:

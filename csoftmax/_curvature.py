@@ -35,7 +35,7 @@ TILE_SIZE, PLAIN_TILE_SIZE = 1024, 64
 CHUNK_WORK, PARTIAL_BYTES, MAX_CHUNKS = 2**22, 2**25, 16
 BLOCK = 256  # rows of a workspace
 RESTRICTED_BLOCK = 2**23  # values of a workspace
-STORED_BLOCK = 2**19  # probabilities of sparse rows at once
+STORED_BLOCK = 2**17  # probabilities of sparse rows at once
 CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
@@ -130,11 +130,9 @@ class StoredRows(NamedTuple):
         for part, weight, probability in self._blocks(theta, max(BLOCK, STORED_BLOCK // max(columns, 2))):
             spread = probability * (1 - probability) * weight[:, None]
             if isinstance(part, np.ndarray):
-                part = part * (part - 2 * self.center)
+                sums += (part * (part - 2 * self.center)).T @ spread
             else:
-                part = part.copy()
-                part.data *= part.data - 2 * self.center[part.indices]
-            sums += part.T @ spread
+                _core.add_squares_csr(part.data, part.indices, part.indptr, self.center, spread, sums)
             total += spread.sum(axis=0)
         entries = np.zeros_like(theta)
         # Class by class: for wide data these are the largest arrays of a fit.

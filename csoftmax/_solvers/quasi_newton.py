@@ -317,7 +317,7 @@ class _State:
         self.gradient *= -1
         self._pairs.add(self._free(self.direction), self._free(self.gradient))
         self.gradient = gradient
-        self.norm = float(abs(gradient).max())
+        self.norm = max(float(gradient.max()), -float(gradient.min()))
         self._stale = 0 if self.norm < self._least_norm else self._stale + 1
         self._least_norm = min(self.norm, self._least_norm)
         self.curve.append(self.value)
@@ -404,10 +404,11 @@ def _line_search(
     noise = 2 * precision * abs(start_value)
     low, low_slope = 0.0, start_slope
     high, high_slope = np.inf, np.nan
-    step = 1.0
+    step, trial = 1.0, np.empty_like(theta)
     for _ in range(MAX_TRIALS):
-        trial = step * direction
+        np.multiply(direction, step, out=trial)
         trial += theta
+        gradient = trial[:0]  # the last one is not needed any more
         value, gradient = value_gradient(trial)
         slope = float(gradient @ direction)
         if not (np.isfinite(value) and np.isfinite(slope)):
