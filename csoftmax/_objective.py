@@ -59,8 +59,8 @@ class Objective:
     ) -> None:
         total = sample_weight.sum()
         weight = (sample_weight / total).astype(X.dtype)
+        self._total = float(total)
         d, self.n_columns = X.shape[1], 1 if n_classes == 2 else n_classes
-        self.alpha = float(1 / (C * total))
         self.fit_intercept = fit_intercept
         mean, deviation = column_moments(X, weight, n_threads)
         if standardise and X.dtype == np.float32 and np.any(abs(mean) > OFFSET_FLOAT32 * deviation):
@@ -85,11 +85,17 @@ class Objective:
         self.n_rows, self.n_coordinates = len(X), d + fit_intercept
         self.size = self.n_columns * self.n_coordinates
         self._penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
-        with np.errstate(over="ignore"):
-            self._penalty[:d] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
+        self.penalise(C)
+        self._sample: tuple[int, Sample] | None = None  # the last one, and how many rows it was asked for
         self.n_passes = 0
         self.memory = max(MEMORY, X.nbytes // 20)
         self.workspace_bytes = self._pass.workspace_bytes + self._coef.nbytes
+
+    def penalise(self, C: float) -> None:
+        """Change the strength of the penalty: all that depends on it is `alpha` and the penalty's curvature."""
+        self.alpha = float(1 / (C * self._total))
+        with np.errstate(over="ignore"):
+            self._penalty[: len(self._inverse_scale)] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
 
     def split(self, theta: Float64) -> tuple[Float64, Float64]:
         """Views of theta, one row per class: features (K, d), and intercepts (K,), or (0,) where there are none."""
@@ -119,6 +125,11 @@ class Objective:
         rows, are seen, and a row of weight 2 counts as the row twice. (Drineas, Kannan and Mahoney 2006,
         doi:10.1137/S0097539704442684, draw such rows at random.)
         """
+        if self._sample is None or self._sample[0] != n_rows:
+            self._sample = n_rows, self._make_sample(n_rows)
+        return self._sample[1]
+
+    def _make_sample(self, n_rows: int) -> Sample:
         n, d = self._X.shape
         weight = self._weight.astype(np.float64)
         if n_rows >= n:

@@ -68,12 +68,13 @@ class FitReport:
 
 @dataclass(frozen=True)
 class _TrainingData:
-    """What the gate lets through: rows of positive weight, labels as codes."""
+    """What the gate lets through: rows of positive weight, labels as codes; `kept` says which of the rows given."""
 
     X: Array
     codes: Codes
     classes: Array
     weight: Float64
+    kept: npt.NDArray[np.bool_]
 
 
 class SoftmaxRegression:
@@ -212,21 +213,10 @@ class SoftmaxRegression:
         self._check_parameters()
         n_threads = gate.threads(self.n_threads)
         data = self._check_data(X, y, sample_weight, n_threads)
-        objective = Objective(
-            data.X,
-            data.codes,
-            data.weight,
-            len(data.classes),
-            C=float(self.C),
-            fit_intercept=self.fit_intercept,
-            standardise=self.solver != "gd",
-            n_threads=n_threads,
-        )
+        objective = self._objective(data, n_threads)
         start = self._start(objective, data)
         with _Monitor(self.callback, self.verbose, self.max_iter) as monitor:
-            options = Options(float(self.tol), int(self.max_iter), float(self.learning_rate), monitor)
-            result = SOLVERS[self.solver](objective, start, options)
-        self._store(objective, data, result, monitor.curve, time.perf_counter() - began)
+            result = self._minimise(objective, data, start, monitor, began)
         if not result.converged and self.tol > 0 and not monitor.stopped:
             warnings.warn(f"solver {self.solver!r} {result.message}", ConvergenceWarning, stacklevel=2)
         return self
@@ -265,7 +255,19 @@ class SoftmaxRegression:
         gate.require_model_memory(len(classes), d, newton=self.solver == "newton")
         matrix = gate.as_floats(table, "X")
         gate.check_finite(matrix, "X", n_threads)
-        return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight)
+        return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight, keep)
+
+    def _objective(self, data: _TrainingData, n_threads: int) -> Objective:
+        return Objective(
+            data.X,
+            data.codes,
+            data.weight,
+            len(data.classes),
+            C=float(self.C),
+            fit_intercept=self.fit_intercept,
+            standardise=self.solver != "gd",
+            n_threads=n_threads,
+        )
 
     def _start(self, objective: Objective, data: _TrainingData) -> Float64:
         if not self.warm_start or not hasattr(self, "coef_"):
@@ -283,6 +285,15 @@ class SoftmaxRegression:
         if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):
             raise ValueError("warm_start=True: coef_ or intercept_ holds NaN or infinity; use warm_start=False")
         return objective.parameters(self.coef_, self.intercept_)
+
+    def _minimise(
+        self, objective: Objective, data: _TrainingData, start: Float64, monitor: "_Monitor", began: float
+    ) -> Result:
+        """Run the solver from `start`, and keep what it found; `began` is when the fit did."""
+        options = Options(float(self.tol), int(self.max_iter), float(self.learning_rate), monitor)
+        result = SOLVERS[self.solver](objective, start, options)
+        self._store(objective, data, result, monitor.curve, time.perf_counter() - began)
+        return result
 
     def _store(
         self,
@@ -319,7 +330,7 @@ class SoftmaxRegression:
     def predictor(self) -> Predictor:
         """The fitted model as an immutable, thread-safe `Predictor`, for serving and for files."""
         self._check_fitted()
-        report = asdict(self.fit_report_)
+        report = asdict(self.fit_report_) if hasattr(self, "fit_report_") else None  # of no fit if it is a mean of fits
         return Predictor(self.coef_, self.intercept_, self.classes_, training_report=report)
 
     def _check_fitted(self) -> None:
