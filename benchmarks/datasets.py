@@ -148,6 +148,13 @@ def informative() -> Data:
     )
 
 
+def gaussian() -> Data:
+    """20000 x 100, K=10: Gaussian classes that overlap, of equal covariance."""
+    rng = np.random.default_rng(10)
+    y = rng.integers(10, size=20000)
+    return 0.3 * rng.standard_normal((10, 100))[y] + rng.standard_normal((20000, 100)), y
+
+
 def tiny() -> Data:
     """100 x 5, K=3."""
     rng = np.random.default_rng(7)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ._functions import log_softmax, loss_gradient, softmax
     from ._model import load
     from ._predictor import Predictor
+    from .cv import SoftmaxRegressionCV
     from .estimator import FitReport, SoftmaxRegression
 
     __version__: str
@@ -24,6 +25,7 @@ _HOME = {
     "load": "_model",
     "FitReport": "estimator",
     "SoftmaxRegression": "estimator",
+    "SoftmaxRegressionCV": "cv",
 }
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "NotFittedError",
     "Predictor",
     "SoftmaxRegression",
+    "SoftmaxRegressionCV",
     "get_include",
     "load",
     "log_softmax",

@@ -65,9 +65,8 @@ class Objective:
     ) -> None:
         total = sample_weight.sum()
         weight = (sample_weight / total).astype(X.dtype)
-        d, self.n_columns = X.shape[1], 1 if n_classes == 2 else n_classes
-        self.alpha, self.lasso = float((1 - l1_ratio) / (C * total)), float(l1_ratio / (C * total))
         self.total = float(total)
+        d, self.n_columns = X.shape[1], 1 if n_classes == 2 else n_classes
         self.fit_intercept = fit_intercept
         mean, deviation = column_moments(X, weight, n_threads)
         if standardise and X.dtype == np.float32 and np.any(abs(mean) > OFFSET_FLOAT32 * deviation):
@@ -94,11 +93,17 @@ class Objective:
         self.sparse = not isinstance(X, np.ndarray)
         self.size = self.n_columns * self.n_coordinates
         self._penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
-        with np.errstate(over="ignore"):
-            self._penalty[:d] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
+        self.penalise(C, l1_ratio)
+        self._sample: tuple[int, Sample] | None = None  # the last one, and how many rows it was asked for
         self.n_passes = 0
         self.memory = max(MEMORY, n_entries(X) * X.dtype.itemsize // 20)
         self.workspace_bytes = self._pass.workspace_bytes + self._coef.nbytes
+
+    def penalise(self, C: float, l1_ratio: float) -> None:
+        """Change the penalty: all that depends on it are its two strengths and the curvature of the smooth part."""
+        self.alpha, self.lasso = float((1 - l1_ratio) / (C * self.total)), float(l1_ratio / (C * self.total))
+        with np.errstate(over="ignore"):
+            self._penalty[: len(self._inverse_scale)] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
 
     def l1(self) -> Float64:
         """Strength of the L1 term, by coordinate."""
@@ -135,6 +140,11 @@ class Objective:
         rows, are seen, and a row of weight 2 counts as the row twice. (Drineas, Kannan and Mahoney 2006,
         doi:10.1137/S0097539704442684, draw such rows at random.)
         """
+        if self._sample is None or self._sample[0] != n_rows:
+            self._sample = n_rows, self._make_sample(n_rows)
+        return self._sample[1]
+
+    def _make_sample(self, n_rows: int) -> Sample:
         d = self._X.shape[1]
         chosen, weight = self._choose(n_rows)
         rows = np.ones((len(chosen), d + self.fit_intercept))

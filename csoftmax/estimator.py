@@ -68,13 +68,14 @@ class FitReport:
 
 @dataclass(frozen=True)
 class _TrainingData:
-    """What the gate lets through: rows of positive weight, labels as codes."""
+    """What the gate lets through: rows of positive weight, labels as codes; `kept` says which of the rows given."""
 
     X: Rows
     codes: Codes
     classes: Array
     weight: Float64
     names: Array | None
+    kept: npt.NDArray[np.bool_]
 
 
 class SoftmaxRegression(Estimator):
@@ -218,22 +219,10 @@ class SoftmaxRegression(Estimator):
         self._check_parameters()
         n_threads = gate.threads(self.n_threads)
         data = self._check_data(X, y, sample_weight, n_threads)
-        objective = Objective(
-            data.X,
-            data.codes,
-            data.weight,
-            len(data.classes),
-            C=float(self.C),
-            l1_ratio=float(self.l1_ratio),
-            fit_intercept=self.fit_intercept,
-            standardise=self.solver != "gd",
-            n_threads=n_threads,
-        )
+        objective = self._objective(data, n_threads)
         start = self._start(objective, data)
         with _Monitor(self.callback, self.verbose, self.max_iter) as monitor:
-            options = Options(float(self.tol), int(self.max_iter), float(self.learning_rate), monitor)
-            result = SOLVERS[self.solver](objective, start, options)
-        self._store(objective, data, result, monitor.curve, time.perf_counter() - began)
+            result = self._minimise(objective, data, start, monitor, began)
         if not result.converged and self.tol > 0 and not monitor.stopped:
             warn(ConvergenceWarning(f"solver {self.solver!r} {result.message}"))
         return self
@@ -273,7 +262,20 @@ class SoftmaxRegression(Estimator):
         gate.require_model_memory(len(classes), d, newton=self.solver == "newton")
         matrix = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
         gate.check_finite(matrix, "X", n_threads)
-        return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight, names)
+        return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight, names, keep)
+
+    def _objective(self, data: _TrainingData, n_threads: int) -> Objective:
+        return Objective(
+            data.X,
+            data.codes,
+            data.weight,
+            len(data.classes),
+            C=float(self.C),
+            l1_ratio=float(self.l1_ratio),
+            fit_intercept=self.fit_intercept,
+            standardise=self.solver != "gd",
+            n_threads=n_threads,
+        )
 
     def _start(self, objective: Objective, data: _TrainingData) -> Float64:
         if not self.warm_start or not hasattr(self, "coef_"):
@@ -298,6 +300,15 @@ class SoftmaxRegression(Estimator):
         if not (np.isfinite(coef).all() and np.isfinite(self.intercept_).all()):
             raise ValueError("warm_start=True: coef_ or intercept_ holds NaN or infinity; use warm_start=False")
         return objective.parameters(coef, self.intercept_)
+
+    def _minimise(
+        self, objective: Objective, data: _TrainingData, start: Float64, monitor: "_Monitor", began: float
+    ) -> Result:
+        """Run the solver from `start`, and keep what it found; `began` is when the fit did."""
+        options = Options(float(self.tol), int(self.max_iter), float(self.learning_rate), monitor)
+        result = SOLVERS[self.solver](objective, start, options)
+        self._store(objective, data, result, monitor.curve, time.perf_counter() - began)
+        return result
 
     def _store(
         self,
@@ -344,7 +355,9 @@ class SoftmaxRegression(Estimator):
             self.intercept_,
             self.classes_,
             feature_names=None if names is None else names.tolist(),
-            training_report=asdict(self.fit_report_),
+            training_report=asdict(self.fit_report_)
+            if hasattr(self, "fit_report_")
+            else None,  # none for a mean of fits
         )
 
     def save(self, path: "str | os.PathLike[str]") -> None:
