@@ -220,7 +220,7 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         """The models to be fitted, by fold, l1_ratio and C."""
         n_points = n_folds * len(grid.l1_ratios) * len(grid.Cs)
         size = n_points * len(data.classes) * (data.X.shape[1] + 1)
-        gate.require_memory(2 * data.X.itemsize * size, f"the coefficients of {n_points} fits")
+        gate.require_memory(2 * data.X.dtype.itemsize * size, f"the coefficients of {n_points} fits")
         by_fold = [[[self._point(C, ratio) for C in grid.Cs] for ratio in grid.l1_ratios] for _ in range(n_folds)]
         return np.array(by_fold, object)
 

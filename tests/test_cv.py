@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 from cv_models import ATTRIBUTES, CS, assert_same_choice, attributes, theirs, tight
 from data import overlapping, real
 from sklearn.metrics import accuracy_score, log_loss, make_scorer
@@ -168,13 +169,44 @@ def test_penalise_makes_the_objective_of_another_strength():
     ]
     changed, expected = made
     sample = changed.sample(50)
-    changed.penalise(10.0)
+    changed.penalise(10.0, 0.0)
     assert changed.sample(50) is sample
     np.testing.assert_array_equal(sample.penalty, expected.sample(50).penalty)
     np.testing.assert_array_equal(changed.curvature_diagonal(), expected.curvature_diagonal())
     (J, gradient), (other_J, other_gradient) = changed.value_gradient(theta), expected.value_gradient(theta)
     assert changed.gap_bound(theta, J, gradient) == expected.gap_bound(theta, other_J, other_gradient)
     np.testing.assert_array_equal([J, *gradient], [other_J, *other_gradient])
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_paths_of_l1_and_elastic_net_are_those_of_fits_one_by_one(n_classes):
+    X, y = overlapping(150, 6, n_classes, seed=2)
+    folds = list(StratifiedKFold(3).split(X, y))
+    model = tight(X, y, cv=folds, l1_ratios=(0.5, 1.0))
+    for fold, (train, _) in enumerate(folds):
+        for i, ratio in enumerate((0.5, 1.0)):
+            for j, C in enumerate(CS):
+                alone = SoftmaxRegression(C=C, l1_ratio=ratio, tol=1e-10).fit(X[train], y[train])
+                path = model.coefs_paths_[fold, i, j]
+                chances = SoftmaxRegression(C=C).fit(X[train], y[train])
+                chances.coef_, chances.intercept_ = path[:, :-1], path[:, -1]
+                np.testing.assert_allclose(chances.predict_proba(X), alone.predict_proba(X), atol=1e-6)
+                np.testing.assert_allclose(abs(path[:, :-1]).sum(), abs(alone.coef_).sum(), atol=1e-5)
+    assert model.l1_ratio_ in (0.5, 1.0)
+
+
+def test_sparse_rows_and_named_columns():
+    pandas = pytest.importorskip("pandas")
+    X, y = overlapping(120, 5, 3)
+    X[abs(X) < 0.5] = 0
+    dense, sparse = (tight(Z, y) for Z in (X, scipy.sparse.csr_array(X)))
+    assert_same_choice(dense, sparse)
+    np.testing.assert_allclose(sparse.predict_proba(scipy.sparse.csr_array(X)), dense.predict_proba(X), atol=1e-6)
+    frame = pandas.DataFrame(X, columns=list("abcde"))
+    named = tight(frame, y)
+    assert named.feature_names_in_.tolist() == list("abcde")
+    np.testing.assert_array_equal(named.predict(frame), dense.predict(X))
+    assert named.predictor().feature_names == tuple("abcde")
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -32,7 +32,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.validation import check_is_fitted
 
 import csoftmax
-from csoftmax import SoftmaxRegression
+from csoftmax import SoftmaxRegression, SoftmaxRegressionCV
 
 X, Y = overlapping()
 WEIGHT = np.random.default_rng(5).uniform(0.1, 2, len(Y))
@@ -61,8 +61,9 @@ def run(code, *arguments):
 def checks():
     """Each check that scikit-learn has for a classifier; it warns of all that do not inherit from its base class."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Estimator SoftmaxRegression does not inherit", UserWarning)
-        for estimator in (SoftmaxRegression(), SoftmaxRegression(solver="newton"), SoftmaxRegression(solver="lbfgs")):
+        warnings.filterwarnings("ignore", "Estimator SoftmaxRegression.* does not inherit", UserWarning)
+        solvers = [SoftmaxRegression(solver=solver) for solver in ("auto", "newton", "lbfgs")]
+        for estimator in (*solvers, SoftmaxRegression(l1_ratio=0.5), SoftmaxRegressionCV(Cs=3, cv=3)):
             yield from estimator_checks.estimator_checks_generator(estimator)
             names = estimator_checks.check_dataframe_column_names_consistency
             yield estimator, functools.partial(names, type(estimator).__name__)
