@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from data import overlapping, real
 
+import csoftmax
 from csoftmax import NotFittedError, SoftmaxRegression, plot
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -64,3 +65,7 @@ def test_a_model_that_is_not_fitted_and_a_missing_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"csoftmax\[plot\]"):
         plot.loss_curve(SoftmaxRegression().fit(*overlapping()))
+
+
+def test_it_needs_no_import_of_its_own():
+    assert csoftmax.plot is plot
