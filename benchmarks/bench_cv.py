@@ -26,7 +26,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from bench_fit import GAP, TOLERANCES, objective
+from bench_fit import GAPS, TOLERANCES, objective
 from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import StratifiedKFold
 
@@ -106,8 +106,8 @@ def losses(task: dict[str, object], C: float) -> dict[str, object]:
     for fold, (train, _) in enumerate(StratifiedKFold(FOLDS).split(X, y)):
         part, labels = X[train], y[train]
         for i, rows in enumerate(fitted["paths"][fold]):
-            of_folds[fold, i] = objective(part, labels, rows[:, :-1], rows[:, -1], CS[i])
-    return {"J": objective(X, y, fitted["coef"], fitted["intercept"], C), "J of folds": of_folds}
+            of_folds[fold, i] = objective(part, labels, rows[:, :-1], rows[:, -1], CS[i], 0.0, False)
+    return {"J": objective(X, y, fitted["coef"], fitted["intercept"], C, 0.0, False), "J of folds": of_folds}
 
 
 def gaps(result: dict[str, object], best: dict[str, object]) -> tuple[float, float, float]:
@@ -127,7 +127,7 @@ def lowest(results: list[dict[str, object] | None]) -> dict[str, object]:
 
 
 def reaches(result: dict[str, object] | None, best: dict[str, object]) -> bool:
-    return result is not None and max(gaps(result, best)[:2]) <= GAP
+    return result is not None and max(gaps(result, best)[:2]) <= GAPS["float64"]
 
 
 def compare(name: str, folder: Path, repeats: int, limit: float) -> None:
