@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _linalg
-from .._curvature import StoredRows
+from .._curvature import StoredRows, solver
 from .._objective import Objective
 from .._typing import Float64
 from ._result import Options, Result
@@ -321,21 +321,17 @@ def _polish(
     """
     point = start + step
     support = np.flatnonzero((point != 0) | (l1 == 0))
+    if not len(support):
+        return True
     at = point[support]
     sign = np.sign(at) * (l1[support] > 0)
     block = hessian[np.ix_(support, support)]
-    scale = 1 / np.sqrt(np.maximum(block.diagonal(), 1e-300))
     # A shift of all classes, which the Hessian does not feel, is left to `balance`: here it costs as much as a step.
     feature = feature[support]
     whole = np.bincount(feature)[feature] == max(2, columns)
-    same = (feature[:, None] == feature) & whole
-    block += same * block.diagonal().mean()
-    block *= scale * scale[:, None]
-    block.flat[:: len(block) + 1] += 1e-10
-    try:
-        move = -scale * np.linalg.solve(block, scale * (gradient + product + l1 * np.sign(point))[support])
-    except np.linalg.LinAlgError:
-        return True
+    block += ((feature[:, None] == feature) & whole) * block.diagonal().mean()
+    slope = (gradient + product + l1 * np.sign(point))[support]
+    move = -solver(lambda _: block, np.zeros(1, np.intp), len(block))(slope)[0]
 
     def fall(trial: Float64, by_hessian: Float64) -> float:
         return -float(gradient @ trial) - float(trial @ by_hessian) / 2 - _change_of_norm(l1, start, trial)
