@@ -213,7 +213,7 @@ def hessian(sample: Sample, theta: Float64) -> Solve:
     free = n_columns - 1
     out = sample.hessian(np.ascontiguousarray(probability[:, :-1]))
     _linalg.add_hessian_of_penalty(sample.penalty, out)
-    solve = _solver(lambda _: out, np.zeros(1, np.intp), len(out))
+    solve = solver(lambda _: out, np.zeros(1, np.intp), len(out))
 
     def apply(gradient: Float64) -> Float64:
         step = np.zeros((n_columns, size))
@@ -231,7 +231,7 @@ def classes(sample: Sample, theta: Float64) -> Solve:
         return _binary(sample, probability)
     spread = probability * (1 - probability)
     n_columns, size = theta.shape
-    return _centred(_solver(lambda k: _block_matrix(sample, spread[:, k]), np.arange(n_columns), size))
+    return _centred(solver(lambda k: _block_matrix(sample, spread[:, k]), np.arange(n_columns), size))
 
 
 def gram(sample: Sample, theta: Float64) -> Solve:
@@ -248,7 +248,7 @@ def gram(sample: Sample, theta: Float64) -> Solve:
     groups = np.floor(np.log(sizes / sizes.min()) / np.log(SHARED)).astype(int)
     present, member = np.unique(groups, return_inverse=True)
     scales = [np.exp(np.log(sizes[member == number]).mean()) for number in range(len(present))]
-    return _centred(_solver(lambda k: scales[k] * matrix + np.diag(sample.penalty), member, theta.shape[1]))
+    return _centred(solver(lambda k: scales[k] * matrix + np.diag(sample.penalty), member, theta.shape[1]))
 
 
 def diagonal(sample: "Sample | StoredRows", theta: Float64) -> Solve:
@@ -280,11 +280,11 @@ def _block_matrix(sample: Sample, factor: Float64) -> Float64:
 def _binary(sample: Sample, probability: Float64) -> Solve:
     """The Hessian of one column, for two classes."""
     lower = _block_matrix(sample, probability[:, 0] * (1 - probability[:, 0]))
-    solve = _solver(lambda _: lower, np.zeros(1, np.intp), len(lower))
+    solve = solver(lambda _: lower, np.zeros(1, np.intp), len(lower))
     return lambda gradient: solve(gradient).ravel()
 
 
-def _solver(lower: Callable[[int], Float64], member: npt.NDArray[np.intp], size: int, n_threads: int = 1) -> Solve:
+def solver(lower: Callable[[int], Float64], member: npt.NDArray[np.intp], size: int, n_threads: int = 1) -> Solve:
     """Solves row k with matrix number member[k], positive semi-definite, given by its lower triangle."""
     factors = np.empty((int(member.max()) + 1, size, size))
     units = np.empty((len(factors), size))

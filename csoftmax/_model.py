@@ -142,18 +142,20 @@ def rebuild(*arguments: Any) -> "Predictor":
 
 def rows(x: Any, n_features: int, dtype: DType, finite: bool = True) -> tuple[Rows, bool]:
     """x as a C-contiguous matrix or CSR of the model's dtype, and whether it was one row; NaN is not looked for."""
-    single = False
-    if is_sparse(x) and x.ndim == 2 and x.shape[0] != 1:
-        matrix: Rows = as_csr(as_table(x, "x", minimum_rows=0), "x")
-    else:
-        array = as_array(x.toarray() if is_sparse(x) else x, "x")
-        single = array.ndim == 1
-        matrix = as_matrix(array.reshape(1, -1) if single else array, "x", minimum_rows=0)
-    if matrix.shape[1] != n_features:
+    array = x if is_sparse(x) else as_array(x, "x")
+    single = array.ndim == 1
+    if not single:
+        array = as_table(array, "x", minimum_rows=0)
+    if array.shape[-1:] != (n_features,):
         raise ValueError(
-            f"x has shape {np.shape(x) or x.shape}: the model has {n_features} features, expected "
+            f"x has shape {array.shape}: the model has {n_features} features, expected "
             f"({n_features},) or (n, {n_features})"
         )
+    if is_sparse(array):
+        entries = as_csr(array, "x")
+        matrix: Rows = entries.toarray() if entries.shape[0] == 1 else entries
+    else:
+        matrix = as_floats(array.reshape(-1, n_features), "x")
     if matrix.dtype == dtype:
         return matrix, single
     with np.errstate(over="ignore"):

@@ -37,7 +37,8 @@ _INT_MAX = 2**31 - 1
 
 def is_sparse(value: Any) -> "TypeGuard[csr_array]":
     """Whether it is one of SciPy's sparse matrices or arrays, of any format."""
-    return type(value).__module__.startswith("scipy.sparse") and hasattr(value, "tocsr")
+    family = type(value).__mro__
+    return any(kind.__module__.startswith("scipy.sparse") for kind in family) and hasattr(value, "tocsr")
 
 
 def as_array(value: Any, name: str) -> Array:
@@ -62,7 +63,7 @@ def as_array(value: Any, name: str) -> Array:
 
 
 def as_table(X: Any, name: str, minimum_rows: int = 1) -> Rows:
-    """X as a two-dimensional array, or CSR, of any dtype, with at least so many rows and one column."""
+    """X as a two-dimensional array, or sparse as it is, of any dtype, with at least so many rows and one column."""
     array = X if is_sparse(X) else as_array(X, name)
     if array.ndim != 2:
         hint = " Reshape your data: X.reshape(1, -1) if it is one sample, X.reshape(-1, 1) if it is one feature."
@@ -78,7 +79,7 @@ def as_table(X: Any, name: str, minimum_rows: int = 1) -> Rows:
             )
     if array.shape[1] > _INT_MAX:
         raise ValueError(f"{name} has {array.shape[1]} columns: BLAS counts to {_INT_MAX}; use fewer features")
-    return array.tocsr() if is_sparse(array) else array
+    return array
 
 
 def as_rows(X: Any, name: str = "X", *, minimum_rows: int = 1) -> Rows:
@@ -92,30 +93,75 @@ def as_matrix(X: Any, name: str = "X", *, minimum_rows: int = 1) -> Array:
     return as_floats(as_table(as_array(X, name), name, minimum_rows), name)
 
 
-def as_csr(table: "csr_array", name: str) -> "csr_array":
-    """A CSR matrix of floats whose structure can be relied on; it shares the arrays of `table` where they will do.
+def as_csr(table: Any, name: str) -> "csr_array":
+    """A sparse matrix as CSR of floats, whose structure can be relied on; of CSR it shares the arrays that will do.
 
-    Entries may stand in any order in their row. Those that occur twice are added up, in a copy.
+    SciPy's own conversions trust what the user may have changed, so nothing is converted before it is checked. Entries
+    may stand in any order in their row. Those that occur twice are added up, in a copy.
     """
     from scipy.sparse import csr_array
 
-    n, d = table.shape
-    values, indices, indptr = (np.ascontiguousarray(part) for part in (table.data, table.indices, table.indptr))
-    if indices.dtype != indptr.dtype or indices.dtype not in (np.int32, np.int64):
-        indices, indptr = indices.astype(np.int64), indptr.astype(np.int64)
-    fault = _kernels.csr_fault(indices, indptr, d, np.empty(d, indices.dtype)) if len(indptr) == n + 1 else "indptr"
-    if fault in ("indptr", "indices") or len(values) < indptr[-1]:
-        raise ValueError(
-            f"{name} is not a valid CSR matrix of shape {table.shape}, by its {fault or 'data'}: "
-            f"expected {n + 1} values of indptr that do not fall and start at 0, indices from 0 to {d - 1}, and as "
-            f"many values; build it anew with scipy.sparse.csr_array"
-        )
-    matrix = csr_array(table.shape, dtype=table.dtype)
-    matrix.data, matrix.indices, matrix.indptr = as_floats(values[: indptr[-1]], name), indices[: indptr[-1]], indptr
-    if fault == "duplicates":
+    n, d = shape = (1, *table.shape)[-2:]
+    if table.format != "csr":
+        table = _checked(table, shape, name).tocsr()
+    values, indices, indptr, twice = _compressed(table, n, d, name)
+    values = as_floats(values, name)
+    matrix = csr_array(shape, dtype=values.dtype)
+    matrix.data, matrix.indices, matrix.indptr = values, indices, indptr
+    if twice:
         matrix = matrix.copy()
         matrix.sum_duplicates()
     return matrix
+
+
+def _checked(table: Any, shape: tuple[int, int], name: str) -> Any:
+    """A sparse matrix of another format than CSR with the same arrays, which SciPy can convert without harm."""
+    from scipy import sparse
+
+    n, d = shape
+    if table.format == "csc":
+        parts = _compressed(table, d, n, name)[:3]
+        return sparse.csc_array(parts, shape)
+    if table.format == "bsr":
+        height, width = table.data.shape[1:]
+        if not height * width or n % height or d % width:
+            raise ValueError(f"{name} has blocks of {height} x {width}, which do not fill its shape {shape}")
+        parts = _compressed(table, n // height, d // width, name)[:3]
+        return sparse.bsr_array(parts, shape)
+    if table.format == "dia":
+        return sparse.dia_array((table.data, table.offsets), shape)
+    if table.format == "lil":
+        if [len(row) for row in table.rows] != [len(row) for row in table.data] or len(table.rows) != n:
+            raise ValueError(f"{name} is not a valid LIL matrix: rows and data differ in length; build it anew")
+        return table
+    table = table.tocoo()
+    # Its constructor compares lengths and coordinates with the shape.
+    places = table.coords if hasattr(table, "coords") else (table.row, table.col)
+    if any(place.dtype.kind not in "iu" for place in places):
+        raise ValueError(f"{name} has coordinates that are not integers: build it anew with scipy.sparse.coo_array")
+    return sparse.coo_array((table.data, (np.zeros_like(places[0]), *places)[-2:]), shape)
+
+
+def _compressed(table: Any, n_major: int, n_minor: int, name: str) -> tuple[Array, Array, Array, bool]:
+    """Values, indices and indptr of CSR, CSC or BSR, as they claim to be, and whether any entry occurs twice."""
+    values, indices, indptr = (np.ascontiguousarray(part) for part in (table.data, table.indices, table.indptr))
+    fault = "indptr" if indptr.shape != (n_major + 1,) else "indices" if indices.ndim != 1 else ""
+    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
+        fault = "indices, which are not integers"
+    if not fault:
+        if indices.dtype != indptr.dtype or indices.dtype not in (np.int32, np.int64):
+            indices, indptr = indices.astype(np.int64), indptr.astype(np.int64)
+        fault = _kernels.csr_fault(indices, indptr, n_minor, np.empty(n_minor, indices.dtype))
+    if not fault.startswith("ind") and (len(values) < indptr[-1] or values.ndim != (3 if table.format == "bsr" else 1)):
+        fault = "data"
+    if fault not in ("", "duplicates"):
+        raise ValueError(
+            f"{name} is not a valid {table.format.upper()} matrix of shape {table.shape}, by its {fault}: "
+            f"expected {n_major + 1} values of indptr that do not fall and start at 0, indices from 0 to {n_minor - 1},"
+            f" and as many values; build it anew with scipy.sparse.{table.format}_array"
+        )
+    size = indptr[-1]
+    return values[:size], indices[:size], indptr, fault == "duplicates"
 
 
 def as_floats(array: Array, name: str) -> Array:

@@ -1,5 +1,7 @@
 """L1 and elastic net: against saga, the KKT conditions, the duality gap, and what zero weights must be."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -8,7 +10,7 @@ from data import overlapping, real
 from sklearn.linear_model import LogisticRegression
 
 from csoftmax import SoftmaxRegression
-from csoftmax._objective import Objective, _sparsest_shift
+from csoftmax._objective import Objective, _cheapest_shift, _sparsest_shift
 from csoftmax._solvers import proximal
 
 RATIOS = [0.3, 1.0]
@@ -168,7 +170,7 @@ def test_sparse_rows_and_threads_give_the_same(model_of_curvature, ratio):
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_float32_stays_float32(ratio):
     X, y = overlapping(500, 8, 3)
-    single = fitted(X.astype(np.float32), y, C=0.5, l1_ratio=ratio, tol=1e-4)
+    single = fitted(X.astype(np.float32), y, C=0.5, l1_ratio=ratio, tol=1e-5)
     double = fitted(X, y, C=0.5, l1_ratio=ratio, tol=1e-9)
     assert single.coef_.dtype == np.float32
     np.testing.assert_allclose(single.coef_, double.coef_, atol=2e-3)
@@ -196,6 +198,56 @@ def test_of_equal_optima_the_one_with_the_most_zeros():
     moved = coef - shift
     np.testing.assert_allclose(abs(moved).sum(axis=0), abs(coef).sum(axis=0))
     np.testing.assert_array_equal((moved == 0).sum(axis=0), [1, 2, 0])
+
+
+def test_the_shift_is_the_cheapest_and_changes_no_probability():
+    rng = np.random.default_rng(0)
+    for n_classes, (alpha, lasso) in itertools.product((3, 4), ((0.0, 1.0), (0.3, 0.7), (1.0, 0.01))):
+        coef = rng.standard_normal((n_classes, 20)) + 1
+        coef[0] = 0
+
+        def penalty(shift, coef=coef, alpha=alpha, lasso=lasso):
+            moved = coef - shift
+            return alpha / 2 * (moved**2).sum(axis=0) + lasso * abs(moved).sum(axis=0)
+
+        best = _cheapest_shift(coef, alpha, lasso)
+        for away in (-0.1, -1e-6, 1e-6, 0.1):
+            assert (penalty(best) <= penalty(best + away) + 1e-15).all()
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("n_classes", [3, 10])
+@pytest.mark.parametrize("C", [100, 1e4, 1e6])
+def test_the_gap_that_is_told_is_honest_where_the_penalty_is_weak(model_of_curvature, C, n_classes, ratio):
+    # What all classes share costs penalty alone: coordinates by themselves would hardly move it.
+    X, y = overlapping(200, 8, n_classes)
+    model = SoftmaxRegression(C=C, l1_ratio=ratio).fit(X, y)
+    best = SoftmaxRegression(C=C, l1_ratio=ratio, tol=1e-10).fit(X, y)
+    gap = model.fit_report_.objective - best.fit_report_.objective
+    assert model.fit_report_.converged
+    assert gap <= 2 * model.fit_report_.gap + 1e-12
+    assert gap <= 1e-6 * max(best.fit_report_.objective, 1e-3)
+
+
+def nearly_dependent():
+    """Forty features of three and a thousandth."""
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((300, 3)) @ rng.standard_normal((3, 40)) + 1e-3 * rng.standard_normal((300, 40))
+    scores = X @ rng.standard_normal((40, 4))
+    return X, (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_nearly_dependent_features_take_few_iterations(ratio):
+    model = fitted(*nearly_dependent(), C=1e4, l1_ratio=ratio, tol=1e-4)
+    assert model.n_iter_ < 40
+
+
+def test_the_models_of_curvature_may_take_turns(monkeypatch):
+    monkeypatch.setattr(proximal, "MOST_EXACT", 150)  # at first a hundred coordinates may move, then more
+    X, y = overlapping(60, 300, 10)
+    model = fitted(X, y, C=100, l1_ratio=0.5, tol=1e-6)
+    assert kkt(model, X, y, np.ones(60), 100, 0.5) < 1e-5
 
 
 def test_even_numbers_of_classes_leave_no_feature_without_a_zero():

@@ -206,15 +206,27 @@ def test_a_fit_takes_no_dense_copy():
 # ---- what is refused ----------------------------------------------------------------------------------------------
 
 
-def spoiled(part, place, value):
-    S = scipy.sparse.csr_array(sparse_problem()[0])
+def spoiled(part, place, value, container="csr"):
+    S = scipy.sparse.coo_array(sparse_problem()[0]).asformat(container)
     getattr(S, part)[place] = value
     return S
 
 
-def shortened(part):
-    S = scipy.sparse.csr_array(sparse_problem()[0])
+def shortened(part, container="csr"):
+    S = scipy.sparse.coo_array(sparse_problem()[0]).asformat(container)
     setattr(S, part, getattr(S, part)[:-1])
+    return S
+
+
+def of_type(part, dtype):
+    S = scipy.sparse.csr_array(sparse_problem()[0])
+    setattr(S, part, getattr(S, part).astype(dtype))
+    return S
+
+
+def with_blocks(shape):
+    S = scipy.sparse.bsr_array(sparse_problem()[0])
+    S.data = np.ones((S.nnz, *shape))
     return S
 
 
@@ -231,6 +243,20 @@ def shortened(part):
         (shortened("data"), "by its data"),
         (spoiled("data", 11, np.nan), "contains nan at row 3, column 9"),
         (spoiled("data", 11, -np.inf), "contains -inf at row 3, column 9"),
+        (of_type("indices", float), "by its indices, which are not integers"),
+        (of_type("data", "U9"), "expected real numbers"),
+        (spoiled("row", 7, 10**7, "coo"), "index 10000000"),
+        (spoiled("col", 7, -1, "coo"), "index: -1"),
+        (shortened("data", "coo"), "same length"),
+        (spoiled("indices", 7, 10**7, "csc"), "CSC matrix.*by its indices"),
+        (spoiled("indptr", 5, 10**7, "csc"), "CSC matrix.*by its indptr"),
+        (shortened("data", "csc"), "CSC matrix.*by its data"),
+        (spoiled("indices", 7, 10**7, "bsr"), "BSR matrix.*by its indices"),
+        (spoiled("indptr", 5, 10**7, "bsr"), "BSR matrix.*by its indptr"),
+        (with_blocks((1, 0)), "do not fill"),
+        (with_blocks((7, 1)), "do not fill"),
+        (spoiled("data", 5, [1.0] * 100_000, "lil"), "LIL"),
+        (spoiled("rows", 5, [10**7] * len(spoiled("rows", 5, [], "lil").data[5]), "lil"), "by its indices"),
         (scipy.sparse.csr_array((0, 20)), r"0 sample\(s\)"),
         (scipy.sparse.csr_array((300, 20), dtype=complex), "complex"),
         (scipy.sparse.coo_array(np.ones(20)), "expected a 2D array"),
@@ -243,6 +269,33 @@ def test_a_damaged_matrix_is_refused_before_the_core_sees_it(S, words):
     if S.ndim == 2 and S.shape[0]:
         with pytest.raises(ValueError, match=words):
             Predictor(np.zeros((1, 20)), [0.0]).predict_proba(S)
+
+
+@pytest.mark.parametrize("container", ["coo_array", "csr_matrix", "csc_matrix"])
+def test_a_damaged_row_is_refused(container):
+    S = getattr(scipy.sparse, container)(np.ones(20) if container == "coo_array" else np.ones((1, 20)))
+    places = S.coords[0] if container == "coo_array" else S.indices
+    model = Predictor(np.zeros((1, 20)), [0.0])
+    expected = model.predict_proba(S)
+    places[3] = 10**7
+    with pytest.raises(ValueError, match=r"index 10000000|by its indices"):
+        model.predict_proba(S)
+    assert expected.shape == ((2,) if container == "coo_array" else (1, 2))
+
+
+class Subclass(scipy.sparse.csc_matrix):
+    """Of another module than SciPy's."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Subclass, lambda X: of_type("data", np.float16), lambda X: of_type("data", ">f8"), lambda X: of_type("data", "O")],
+)
+def test_subclasses_and_data_of_other_types_are_read(make):
+    X, y = sparse_problem()
+    S = make(X)
+    X = np.asarray(S.toarray() if isinstance(S, Subclass) else X.astype(S.data.dtype), np.float64)
+    np.testing.assert_allclose(fitted(S, y).coef_, fitted(X, y).coef_, atol=1e-10)
 
 
 def test_a_value_that_is_not_finite_is_named_as_in_dense_data():

@@ -10,7 +10,8 @@ coordinate descent: Friedman, Hastie and Tibshirani 2010, doi:10.18637/jss.v033.
     else L-BFGS      in its direct, compact form (Byrd, Nocedal and Schnabel 1994, doi:10.1007/BF01582063) over the
                      diagonal of the Hessian, of which one coordinate costs but a few multiplications.
 
-No class is held apart from the others: the model has the softmax's own coupling between classes.
+No class is held apart from the others: the model has the softmax's own coupling between classes. What is the same for
+all classes costs nothing but penalty, and one coordinate after the other would hardly move it: see `balance`.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _linalg
-from .._curvature import StoredRows
+from .._curvature import StoredRows, solver
 from .._objective import Objective
 from .._typing import Float64
 from ._result import Options, Result
@@ -29,7 +30,9 @@ Places = npt.NDArray[np.intp]
 MOST_EXACT = 1500  # coordinates of a Hessian
 ROWS_PER_COORDINATE, LEAST_ROWS = 10, 2000
 LEAST_GROWTH = 100  # coordinates that may join the working set at once; as many as are in it if these are more
-SWEEPS, POLISH = 50, 4  # of coordinate descent, and how often a solve on the support comes between
+SWEEPS = 50  # of coordinate descent in a row
+POLISH_WORK = 10**9
+ROUNDS, POLISH = 4, 50  # of sweeps and solves on the support, and of solves in one round
 ACCURACY = 0.03  # of the model's minimum, against the slopes it began with
 DECREASE = 1e-4
 MAX_HALVINGS = 40
@@ -83,8 +86,8 @@ class _State:
         self._rows: StoredRows | None = None
         self._n_rows = 0
         self._diagonal = np.zeros(0)
-        self._diagonal_age = -1
-        self.exact = False
+        self._diagonal_age = DIAGONAL_INTERVAL  # in iterations; it is made anew at this age
+        self.exact = self.settled = False  # the model is the Hessian; its minimum was found
         self.active: Places = np.zeros(0, np.intp)
         self.step = Step(np.zeros(0), 0.0)
 
@@ -117,7 +120,9 @@ class _State:
         self.active = active = self._working_set()
         self.exact = self._is_affordable(len(active))
         self.step = self._by_hessian(active) if self.exact else self._by_pairs(active)
-        self.gap = self.step.decrease if self.exact else max(self.step.decrease, self._rest_of_descent())
+        self.gap = self.step.decrease
+        if not (self.exact and self.settled):
+            self.gap = max(self.gap, self._rest_of_descent())
         self.bound = np.inf
         if self.norm <= self.options.tol or self.n_iter == self.options.max_iter:
             self.bound = self.objective.l1_gap_bound(self.theta, self.gradient)
@@ -142,11 +147,16 @@ class _State:
         gradient, l1, start = self.gradient[active], self.l1[active], self.theta[active]
         step, product = np.zeros(len(active)), np.zeros(len(active))
         tol = ACCURACY * self.norm
-        for _ in range(POLISH):
-            if _linalg.descend(hessian, gradient, l1, start, step, product, tol, SWEEPS) <= tol:
+        feature = active % self.objective.n_coordinates
+        columns = self.objective.n_columns
+        for attempt in range(ROUNDS):
+            settled = _linalg.descend(hessian, gradient, l1, start, step, product, tol, SWEEPS) <= tol
+            if settled and attempt:
                 break
-            _polish(hessian, gradient, l1, start, step)
-            product = hessian @ step
+            for _ in range(min(POLISH, 4 + POLISH_WORK // len(active) ** 3)):
+                if _polish(hessian, gradient, l1, start, step, product, feature, columns):
+                    break
+        self.settled = bool(settled)
         fall = float(gradient @ step) + float(step @ product) / 2 + _change_of_norm(l1, start, step)
         return Step(step, -fall)
 
@@ -177,7 +187,7 @@ class _State:
 
     def _renew_diagonal(self) -> None:
         """The diagonal of the Hessian at theta, if it is time."""
-        if len(self._diagonal) and 0 <= self._diagonal_age < DIAGONAL_INTERVAL:
+        if self._diagonal_age < DIAGONAL_INTERVAL:
             return
         n = self.objective.n_rows
         room = n if self.objective.sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
@@ -213,6 +223,7 @@ class _State:
         for _ in range(MAX_HALVINGS):
             theta = self.theta.copy()
             theta[active] = start + length * change
+            self.objective.balance(theta)
             smooth, gradient = self.objective.value_gradient(theta)
             value = smooth + float(self.l1 @ abs(theta))
             if value <= self.value + DECREASE * length * slope + (noise if -slope * length <= 100 * noise else 0):
@@ -237,7 +248,7 @@ class _State:
         """Drop what may have misled the step; False if there is nothing to drop."""
         if self.exact or not self._steps:
             return False
-        self._steps, self._turns, self._diagonal_age = [], [], -1
+        self._steps, self._turns, self._diagonal_age = [], [], DIAGONAL_INTERVAL
         return True
 
     def stay(self) -> None:
@@ -294,25 +305,52 @@ def _change_of_norm(l1: Float64, start: Float64, step: Float64) -> float:
     return float(l1 @ (abs(start + step) - abs(start)))
 
 
-def _polish(hessian: Float64, gradient: Float64, l1: Float64, start: Float64, step: Float64) -> None:
-    """Go towards the model's minimum among the steps that keep the signs of start + step, up to the first change."""
+def _polish(
+    hessian: Float64,
+    gradient: Float64,
+    l1: Float64,
+    start: Float64,
+    step: Float64,
+    product: Float64,
+    feature: Places,
+    columns: int,
+) -> bool:
+    """Go towards the model's minimum among the steps that keep the signs of start + step; product is hessian @ step.
+
+    Coordinates that would change their sign stop at zero; if that is not good, all stop at the first of them.
+    """
     point = start + step
     support = np.flatnonzero((point != 0) | (l1 == 0))
-    sign = np.sign(point[support])
-    slope = gradient[support] + hessian[support] @ step + l1[support] * sign
+    if not len(support):
+        return True
+    at = point[support]
+    sign = np.sign(at) * (l1[support] > 0)
     block = hessian[np.ix_(support, support)]
-    scale = 1 / np.sqrt(np.maximum(block.diagonal(), 1e-300))
-    block = block * scale * scale[:, None]
-    block.flat[:: len(block) + 1] += 1e-10
-    try:
-        move = -scale * np.linalg.solve(block, scale * slope)
-    except np.linalg.LinAlgError:
-        return
-    crossing = (l1[support] > 0) & (sign * (point[support] + move) < 0)
+    # A shift of all classes, which the Hessian does not feel, is left to `balance`: here it costs as much as a step.
+    feature = feature[support]
+    whole = np.bincount(feature)[feature] == max(2, columns)
+    block += ((feature[:, None] == feature) & whole) * block.diagonal().mean()
+    slope = (gradient + product + l1 * np.sign(point))[support]
+    move = -solver(lambda _: block, np.zeros(1, np.intp), len(block))(slope)[0]
+
+    def fall(trial: Float64, by_hessian: Float64) -> float:
+        return -float(gradient @ trial) - float(trial @ by_hessian) / 2 - _change_of_norm(l1, start, trial)
+
+    crossing = np.flatnonzero(sign * (at + move) < 0)
+    reach = -at[crossing] / move[crossing]
+    first = float(reach.min(initial=1.0))
     length = 1.0
-    if crossing.any():
-        length = float((point[support][crossing] / -move[crossing]).min())
-    step[support] += length * move
-    if length < 1:
-        first = support[crossing][np.argmin(point[support][crossing] / -move[crossing])]
-        step[first] = -start[first]
+    while True:
+        moved = at + length * move
+        moved[sign * moved < 0] = 0
+        if length == first < 1:
+            moved[crossing[reach.argmin()]] = 0
+        trial = step.copy()
+        trial[support] = moved - start[support]
+        by_hessian = hessian @ trial
+        if fall(trial, by_hessian) > fall(step, product):
+            step[:], product[:] = trial, by_hessian
+            return not len(crossing)
+        if length == first:
+            return True
+        length = max(first, length / 4)
