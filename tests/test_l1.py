@@ -131,6 +131,19 @@ def test_below_the_critical_c_every_weight_is_zero(n_classes, ratio):
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_without_intercepts_nothing_may_be_left_to_fit(model_of_curvature, n_classes, ratio):
+    X, y = overlapping(120, 5, n_classes)
+    model = fitted(X, y, C=1e-9, l1_ratio=ratio, fit_intercept=False)
+    assert not model.coef_.any()
+    assert model.fit_report_.gap <= 1e-9
+    assert "every weight is zero" in model.fit_report_.message
+    critical = float(model.fit_report_.message.rpartition(" ")[2])
+    assert not fitted(X, y, C=critical * 0.999, l1_ratio=ratio, fit_intercept=False).coef_.any()
+    assert fitted(X, y, C=critical * 1.01, l1_ratio=ratio, fit_intercept=False).coef_.any()
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
 def test_a_column_of_zeros_and_a_constant_one_get_no_weight(ratio):
     X, y = overlapping(100, 4, 3)
     X[:, 1], X[:, 2] = 0, 7

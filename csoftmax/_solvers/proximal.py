@@ -143,6 +143,9 @@ class _State:
 
     def _by_hessian(self, active: Places) -> Step:
         assert self._rows is not None
+        if not len(active):  # no intercept, and every weight stays zero
+            self.settled = True
+            return Step(np.zeros(0), 0.0)
         hessian = self._rows.hessian(self.theta.reshape(self.objective.n_columns, -1), active)
         gradient, l1, start = self.gradient[active], self.l1[active], self.theta[active]
         step, product = np.zeros(len(active)), np.zeros(len(active))
