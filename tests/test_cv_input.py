@@ -172,7 +172,9 @@ for parameters in ({}, {"cv": 3}, {"cv": cv, "scoring": "neg_log_loss"}):
 
 
 def test_without_scikit_learn_own_splits_are_taken_and_the_extra_is_named():
-    done = subprocess.run([sys.executable, "-W", "error", "-c", WITHOUT], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", WITHOUT], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:2] == ["(2, 1, 10)"] * 2
