@@ -371,7 +371,7 @@ def _cheapest_shift(coef: Float64, alpha: float, lasso: float) -> Float64:
     """The c that minimises alpha/2 sum_k (w_k - c)^2 + lasso sum_k |w_k - c|, for each feature.
 
     It is the median of all w_k and of the points where the slope would be 0 if i of the w_k were below c, i = 0 ... K
-    (Li and Osher 2009, doi:10.4310/CMS.2009.v7.n3.a9).
+    (Li and Osher 2009, Communications in Mathematical Sciences 7, 741).
     """
     n_classes = len(coef)
     if alpha == 0:
