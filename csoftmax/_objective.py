@@ -106,10 +106,10 @@ class Objective:
             self._penalty[: len(self._inverse_scale)] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
 
     def l1(self) -> Float64:
-        """Strength of the L1 term, by coordinate."""
-        strength = np.zeros((self.n_columns, self.n_coordinates))
-        strength[:, : self._coef.shape[1]] = self.lasso * self._inverse_scale
-        return strength.ravel()
+        """Strength of the L1 term, by coordinate of one column."""
+        strength = np.zeros(self.n_coordinates)
+        strength[: len(self._inverse_scale)] = self.lasso * self._inverse_scale
+        return strength
 
     def split(self, theta: Float64) -> tuple[Float64, Float64]:
         """Views of theta, one row per class: features (K, d), and intercepts (K,), or (0,) where there are none."""
@@ -117,13 +117,15 @@ class Objective:
         rows = theta.reshape(self.n_columns, self.n_coordinates)
         return rows[:, :d], rows[:, d] if self.fit_intercept else theta[:0]
 
-    def value_gradient(self, theta: Float64) -> tuple[float, Float64]:
-        """J without its L1 term, and its gradient at theta. J may be infinite or NaN where scores overflow."""
+    def value_gradient(self, theta: Float64, out: Float64 | None = None) -> tuple[float, Float64]:
+        """J without its L1 term, and its gradient at theta, in `out`, which may be theta itself.
+
+        J may be infinite or NaN where scores overflow.
+        """
         self.n_passes += 1
-        gradient = np.empty((self.n_columns, self.n_coordinates))
-        squares = _linalg.to_plain(
-            theta.reshape(gradient.shape), self._inverse_scale, self._center, self._coef, self._intercept
-        )
+        shape = self.n_columns, self.n_coordinates
+        squares = _linalg.to_plain(theta.reshape(shape), self._inverse_scale, self._center, self._coef, self._intercept)
+        gradient = np.empty(shape) if out is None else out.reshape(shape)
         with np.errstate(over="ignore"):
             coef = self._coef.astype(self._X.dtype, copy=False)
             intercept = self._intercept.astype(self._X.dtype, copy=False)

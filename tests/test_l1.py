@@ -104,12 +104,12 @@ def test_the_bound_is_never_below_the_gap(ratio, fit_intercept, n_classes):
     best = fitted(X, y, weight, tol=1e-12, **options)
     optimum = objective.parameters(best.coef_, best.intercept_)
     smallest, _ = objective.value_gradient(optimum)
-    smallest += objective.l1() @ abs(optimum)
+    smallest += np.tile(objective.l1(), objective.n_columns) @ abs(optimum)
     rng = np.random.default_rng(0)
     for size in (0, 1e-8, 1e-5, 1e-3, 0.1, 1):
         theta = optimum + size * rng.standard_normal(optimum.shape) * (optimum != 0)
         smooth, gradient = objective.value_gradient(theta)
-        gap = smooth + objective.l1() @ abs(theta) - smallest
+        gap = smooth + np.tile(objective.l1(), objective.n_columns) @ abs(theta) - smallest
         bound = objective.l1_gap_bound(theta, gradient)
         assert gap <= bound
         assert bound <= 1e-10 + 1000 * size  # and it says something

@@ -23,6 +23,7 @@ from .. import _linalg
 from .._curvature import StoredRows, solver
 from .._objective import Objective
 from .._typing import Float64
+from ._descent import Descent, Verdict
 from ._result import Options, Result
 
 Places = npt.NDArray[np.intp]
@@ -37,92 +38,92 @@ ACCURACY = 0.03  # of the model's minimum, against the slopes it began with
 DECREASE = 1e-4
 MAX_HALVINGS = 40
 DIAGONAL_INTERVAL = 10
-PATIENCE = 5
 
 
-class Step(NamedTuple):
-    """A step in the coordinates of the working set, and by how much the model falls along it."""
+class Pair(NamedTuple):
+    """A change of theta, which has few entries, and the change of the gradient that came of it."""
 
-    change: Float64
-    decrease: float
+    places: Places
+    step: Float64
+    turn: Float64
+
+    def step_at(self, places: Places) -> Float64:
+        """The step at other places, sorted as well."""
+        where = np.minimum(np.searchsorted(self.places, places), len(self.places) - 1)
+        return np.where(self.places[where] == places, self.step[where], 0.0)
 
 
 def proximal(objective: Objective, start: Float64, options: Options) -> Result:
     """Minimise J, with its L1 term, until the tests of `SoftmaxRegression` hold."""
-    state = _State(objective, start, options)
-    while True:
-        state.turn()
-        if verdict := state.verdict():
-            return state.result(*verdict)
-        if not state.search():
-            if state.forget():
-                continue
-            if options.tol > 0:
-                return state.result(*state.exhausted())
-            state.stay()
-        if options.monitor(state.n_iter, state.value, state.norm):
-            return state.result(False, "was stopped by the callback")
+    return Proximal(objective, start, options).run()
 
 
-class _State:
-    """The iterate, its working set, and what is known of the curvature."""
+class Proximal(Descent):
+    """Descent along the steps that minimise models of F; `norm` is that of the least subgradient."""
 
     def __init__(self, objective: Objective, start: Float64, options: Options) -> None:
-        self.objective, self.options = objective, options
+        super().__init__(objective, start, options)
         self.l1 = objective.l1()
-        self.theta = start.copy()
-        self.n_iter = 0
-        self.smooth, self.gradient = objective.value_gradient(self.theta)
-        self.value = self.smooth + float(self.l1 @ abs(self.theta))
-        self.curve = [self.value]
-        self.slope = np.zeros(0)
-        self.gap = self.bound = np.inf
-        self.norm = np.inf
-        self._measure()
-        self._least_norm, self._stale, self._stuck = self.norm, 0, False
-        self._steps: list[Float64] = []
-        self._turns: list[Float64] = []
-        self._history = int(np.clip(objective.memory // (4 * 16 * objective.size), 3, 20))
+        self.active: Places = np.zeros(0, np.intp)  # the working set
+        self.change = np.zeros(0)  # the step in its coordinates
+        self.exact = self.settled = False  # the model is the Hessian; its minimum was found
+        self._pairs: list[Pair] = []
+        self._history = int(np.clip(objective.memory // (4 * 16 * objective.size), 2, 20))
         self._rows: StoredRows | None = None
         self._n_rows = 0
         self._diagonal = np.zeros(0)
         self._diagonal_age = DIAGONAL_INTERVAL  # in iterations; it is made anew at this age
-        self.exact = self.settled = False  # the model is the Hessian; its minimum was found
-        self.active: Places = np.zeros(0, np.intp)
-        self.step = Step(np.zeros(0), 0.0)
+        smooth, self.gradient = objective.value_gradient(self.theta)
+        self._measure(smooth + self._norm_of(self.theta))
+
+    @property
+    def reason(self) -> str:
+        model = "the Hessian" if self.exact else "L-BFGS over the diagonal of the Hessian"
+        return (
+            f"an L1 term needs a proximal method; {np.count_nonzero(self.theta)} of {self.objective.size} "
+            f"coordinates are not zero, and the last model of the curvature was {model}"
+        )
 
     # ---- where the iterate is -------------------------------------------------------------------------------------
 
-    def _measure(self) -> None:
-        """The subgradient of least norm, and its largest entry."""
-        at_zero = np.sign(self.gradient) * np.maximum(abs(self.gradient) - self.l1, 0)
-        self.slope = np.where(self.theta != 0, self.gradient + self.l1 * np.sign(self.theta), at_zero)
-        self.norm = float(abs(self.slope).max())
+    def _measure(self, value: float) -> None:
+        """Find the least subgradient at theta, and from it the next working set.
 
-    @property
-    def allowed(self) -> float:
-        """The gap that ends the fit."""
-        return self.options.tol / 100 * max(self.value, 1e-3)
-
-    def _working_set(self) -> Places:
-        """Coordinates that are not zero, intercepts, and the steepest of those at zero that would not stay there."""
-        inside = (self.theta != 0) | (self.l1 == 0) & (self.slope != 0)
-        outside = np.flatnonzero(~inside & (self.slope != 0))
-        most = max(LEAST_GROWTH, int(inside.sum()))
+        Its coordinates are those that are not zero, intercepts, and the steepest of those that would not stay at zero.
+        """
+        slope = abs(self.gradient)
+        slope.reshape(self.objective.n_columns, -1)[:] -= self.l1
+        np.maximum(slope, 0, out=slope)  # at zero
+        inside = np.flatnonzero(self.theta)
+        slope[inside] = abs(self.gradient[inside] + self._l1_at(inside) * np.sign(self.theta[inside]))
+        self.arrive(value, float(slope.max()))
+        outside = np.flatnonzero((slope > 0) & (self.theta == 0))
+        free = self._l1_at(outside) == 0
+        inside, outside = np.append(inside, outside[free]), outside[~free]
+        most = max(LEAST_GROWTH, len(inside))
         if len(outside) > most:
-            outside = outside[np.argpartition(-abs(self.slope[outside]), most)[:most]]
-        return np.sort(np.append(np.flatnonzero(inside), outside))
+            outside = outside[np.argpartition(-slope[outside], most)[:most]]
+        self.active = np.sort(np.append(inside, outside))
+
+    def _l1_at(self, places: Places) -> Float64:
+        return self.l1[places % len(self.l1)]
+
+    def _norm_of(self, theta: Float64) -> float:
+        """The L1 term."""
+        places = np.flatnonzero(theta)
+        return float(self._l1_at(places) @ abs(theta[places]))
 
     # ---- the model ------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """The step that minimises the model over the working set, and the estimates of the gap that come with it."""
-        self.active = active = self._working_set()
+        active = self.active
+        model = Quadratic(self.gradient[active], self._l1_at(active), self.theta[active])
         self.exact = self._is_affordable(len(active))
-        self.step = self._by_hessian(active) if self.exact else self._by_pairs(active)
-        self.gap = self.step.decrease
+        self.change, curvature = self._by_hessian(model) if self.exact else self._by_pairs(model)
+        self.gap = model.fall(self.change, curvature)
         if not (self.exact and self.settled):
-            self.gap = max(self.gap, self._rest_of_descent())
+            self.gap = max(self.gap, self.rest_of_descent())
+        self.decrement = self.gap
         self.bound = np.inf
         if self.norm <= self.options.tol or self.n_iter == self.options.max_iter:
             self.bound = self.objective.l1_gap_bound(self.theta, self.gradient)
@@ -141,52 +142,48 @@ class _State:
             self._rows, self._n_rows = self.objective.stored_rows(rows), rows
         return True
 
-    def _by_hessian(self, active: Places) -> Step:
+    def _by_hessian(self, model: "Quadratic") -> tuple[Float64, float]:
+        """The step that minimises the model with the Hessian, and the curvature along it."""
         assert self._rows is not None
-        if not len(active):  # no intercept, and every weight stays zero
-            self.settled = True
-            return Step(np.zeros(0), 0.0)
-        hessian = self._rows.hessian(self.theta.reshape(self.objective.n_columns, -1), active)
-        gradient, l1, start = self.gradient[active], self.l1[active], self.theta[active]
+        active, columns = self.active, self.objective.n_columns
         step, product = np.zeros(len(active)), np.zeros(len(active))
+        self.settled = True
+        if not len(active):  # no intercept, and every weight stays zero
+            return step, 0.0
+        hessian = self._rows.hessian(self.theta.reshape(columns, -1), active)
         tol = ACCURACY * self.norm
-        feature = active % self.objective.n_coordinates
-        columns = self.objective.n_columns
         for attempt in range(ROUNDS):
-            settled = _linalg.descend(hessian, gradient, l1, start, step, product, tol, SWEEPS) <= tol
-            if settled and attempt:
+            self.settled = _linalg.descend(hessian, *model, step, product, tol, SWEEPS) <= tol
+            if self.settled and attempt:
                 break
             for _ in range(min(POLISH, 4 + POLISH_WORK // len(active) ** 3)):
-                if _polish(hessian, gradient, l1, start, step, product, feature, columns):
+                if _polish(model, hessian, step, product, active % self.objective.n_coordinates, columns):
                     break
-        self.settled = bool(settled)
-        fall = float(gradient @ step) + float(step @ product) / 2 + _change_of_norm(l1, start, step)
-        return Step(step, -fall)
+        return step, float(step @ product)
 
-    def _by_pairs(self, active: Places) -> Step:
+    def _by_pairs(self, model: "Quadratic") -> tuple[Float64, float]:
+        """The step that nearly minimises the model with the pairs, and the curvature along it."""
         self._renew_diagonal()
-        steps, turns = self._steps, self._turns
-        gradient, l1, start = self.gradient[active], self.l1[active], self.theta[active]
-        diagonal, rank = self._diagonal[active], 2 * len(steps)
+        active, pairs = self.active, self._pairs
+        diagonal, rank = self._diagonal[active], 2 * len(pairs)
         left, right = np.zeros((len(active), rank)), np.zeros((len(active), rank))
-        if steps:
-            scale = max(1e-3, float(turns[-1][active] @ (turns[-1][active] / diagonal)) / float(steps[-1] @ turns[-1]))
+        if pairs:
+            places, step, turn = pairs[-1]
+            scale = max(1e-3, float(turn[active] @ (turn[active] / diagonal)) / float(step @ turn[places]))
             diagonal = scale * diagonal
-            moved = np.flatnonzero(np.any(steps, axis=0))  # few coordinates
-            S, T = (np.array([one[moved] for one in vectors]) for vectors in (steps, turns))
+            moved = np.unique(np.concatenate([pair.places for pair in pairs]))
+            S, T = np.array([pair.step_at(moved) for pair in pairs]), np.array([pair.turn[moved] for pair in pairs])
             products, bases = S @ T.T, (S * (scale * self._diagonal[moved])) @ S.T
             lower = np.tril(products, -1)
             middle = np.block([[bases, lower], [lower.T, -np.diag(np.diag(products))]])
             unit = 1 / np.sqrt(abs(middle.diagonal()))
-            right[:] = np.stack([diagonal * one[active] for one in steps] + [one[active] for one in turns], axis=1)
+            steps = [diagonal * pair.step_at(active) for pair in pairs]
+            right[:] = np.stack(steps + [pair.turn[active] for pair in pairs], axis=1)
             right *= unit
             left[:] = np.linalg.solve(middle * unit * unit[:, None], right.T).T
-        step, product = np.zeros(len(active)), np.zeros(rank)
-        _linalg.descend_low_rank(
-            diagonal, left, right, gradient, l1, start, step, product, ACCURACY * self.norm, SWEEPS
-        )
-        curvature = float(diagonal @ step**2) - float((left.T @ step) @ product)
-        return Step(step, -(float(gradient @ step) + curvature / 2 + _change_of_norm(l1, start, step)))
+        change, product = np.zeros(len(active)), np.zeros(rank)
+        _linalg.descend_low_rank(diagonal, left, right, *model, change, product, ACCURACY * self.norm, SWEEPS)
+        return change, float(diagonal @ change**2) - float((left.T @ change) @ product)
 
     def _renew_diagonal(self) -> None:
         """The diagonal of the Hessian at theta, if it is time."""
@@ -199,25 +196,13 @@ class _State:
         self._diagonal = np.maximum(entries, 1e-6)
         self._diagonal_age = 0
 
-    def _rest_of_descent(self) -> float:
-        """What F still has to fall by if it goes on as in the last iterations: geometrically, at best."""
-        window = min(self.n_iter, max(5, self.n_iter // 10))
-        newest = self.curve[-1 - window] - self.value
-        if self.n_iter < 2 * window or newest <= 0:
-            return max(newest, 0.0)
-        before = self.curve[-1 - 2 * window] - self.curve[-1 - window]
-        ratio = newest / before if newest < 0.95 * before else 0.95
-        return newest * max(1.0, ratio / (1 - ratio))
-
     # ---- moving ---------------------------------------------------------------------------------------------------
 
     def search(self) -> bool:
-        """Go along the step as far as F falls enough; False where rounding hides any point that is better."""
-        change = self.step.change
-        if self._stuck or not change.any():
+        active, change = self.active, self.change
+        if not change.any():
             return False
-        active, l1 = self.active, self.l1[self.active]
-        start = self.theta[active]
+        start, l1 = self.theta[active], self._l1_at(active)
         slope = float(self.gradient[active] @ change) + _change_of_norm(l1, start, change)
         if not slope < 0:
             return False
@@ -228,100 +213,58 @@ class _State:
             theta[active] = start + length * change
             self.objective.balance(theta)
             smooth, gradient = self.objective.value_gradient(theta)
-            value = smooth + float(self.l1 @ abs(theta))
+            value = smooth + self._norm_of(theta)
             if value <= self.value + DECREASE * length * slope + (noise if -slope * length <= 100 * noise else 0):
-                self._accept(theta, smooth, value, gradient)
+                self._accept(theta, value, gradient)
                 return True
             length /= 2
         return False
 
-    def _accept(self, theta: Float64, smooth: float, value: float, gradient: Float64) -> None:
-        step, turn = theta - self.theta, gradient - self.gradient
-        if float(step @ turn) > np.finfo(np.float64).eps * float(turn @ turn) and not self.exact:
-            self._steps, self._turns = [*self._steps, step][-self._history :], [*self._turns, turn][-self._history :]
-        self.theta, self.smooth, self.value, self.gradient = theta, smooth, value, gradient
-        self._measure()
-        self._stale = 0 if self.norm < self._least_norm else self._stale + 1
-        self._least_norm = min(self.norm, self._least_norm)
-        self.curve.append(value)
-        self.n_iter += 1
+    def _accept(self, theta: Float64, value: float, gradient: Float64) -> None:
+        places = np.flatnonzero(theta != self.theta)
+        step, turn = theta[places] - self.theta[places], np.subtract(gradient, self.gradient, out=self.gradient)
+        self.theta, self.gradient = theta, gradient
+        if not self.exact and float(step @ turn[places]) > np.finfo(np.float64).eps * float(turn @ turn):
+            self._pairs = [*self._pairs, Pair(places, step, turn)][-self._history :]
         self._diagonal_age += 1
+        self._measure(value)
 
     def forget(self) -> bool:
-        """Drop what may have misled the step; False if there is nothing to drop."""
-        if self.exact or not self._steps:
+        if self.exact or not self._pairs:
             return False
-        self._steps, self._turns, self._diagonal_age = [], [], DIAGONAL_INTERVAL
+        self._pairs, self._diagonal_age = [], DIAGONAL_INTERVAL
         return True
 
-    def stay(self) -> None:
-        """Count an iteration that does not move: with tol=0 all of them are run."""
-        self.curve.append(self.value)
-        self.n_iter += 1
-        self._stuck = True
-
-    # ---- the end --------------------------------------------------------------------------------------------------
-
-    def verdict(self) -> tuple[bool, str] | None:
-        """(converged, why) if the fit ends here."""
-        tol, norm, gap = self.options.tol, self.norm, min(self.gap, self.bound)
-        if norm <= tol and gap <= self.allowed and (tol > 0 or norm == 0):
-            return True, f"converged: gradient {norm:.2g} and gap {gap:.2g} are within tol={tol:g}{self._all_zero()}"
-        if tol > 0 and self._stale >= PATIENCE and self.gap <= self.objective.precision * max(self.value, 1e-3):
-            return self.exhausted()
-        if self.n_iter == self.options.max_iter:
-            return False, (
-                f"reached max_iter={self.n_iter} with a gradient of {norm:.2g} and an estimated gap of {gap:.2g} to an "
-                f"objective of {self.value:.6g} (tol={tol:g}); raise max_iter or tol"
-            )
-        return None
-
-    def _all_zero(self) -> str:
+    def converged(self, message: str) -> Verdict:
         features, _ = self.objective.split(self.theta)
         if features.any():
-            return ""
-        return f"; every weight is zero, as for any C up to {self.objective.critical_c():.6g}"
+            return True, message
+        return True, f"{message}; every weight is zero, as for any C up to {self.objective.critical_c():.6g}"
 
-    def exhausted(self) -> tuple[bool, str]:
-        """The verdict where no step helps: converged if the gap is as small as rounding lets it be."""
-        precision = self.objective.precision
-        optimal = self.gap <= 100 * precision * max(self.value, 1e-3) and self.norm <= max(
-            self.options.tol, precision**0.5
-        )
-        return optimal, (
-            f"stopped where rounding hides any further descent, with a gradient of {self.norm:.2g} and an estimated "
-            f"gap of {self.gap:.2g}; tol={self.options.tol:g} asks for more than this dtype holds"
-        )
 
-    def result(self, converged: bool, message: str) -> Result:
-        """What the solver returns."""
-        model = "the Hessian" if self.exact else "L-BFGS over the diagonal of the Hessian"
-        reason = (
-            f"an L1 term needs a proximal method; {np.count_nonzero(self.theta)} of {self.objective.size} "
-            f"coordinates are not zero, and the last model of the curvature was {model}"
-        )
-        gap, kind = (self.bound, "bound") if self.bound <= self.gap else (self.gap, "estimate")
-        return Result(self.theta, self.value, self.norm, gap, kind, self.n_iter, converged, message, reason)
+class Quadratic(NamedTuple):
+    """A model of F around `start`, but for its curvature: gradient s + s'Hs / 2 + sum_a l1_a |start_a + s_a|."""
+
+    gradient: Float64
+    l1: Float64
+    start: Float64
+
+    def fall(self, step: Float64, curvature: float) -> float:
+        """What the model falls by along a step; curvature is s'Hs."""
+        return -float(self.gradient @ step) - curvature / 2 - _change_of_norm(self.l1, self.start, step)
 
 
 def _change_of_norm(l1: Float64, start: Float64, step: Float64) -> float:
     return float(l1 @ (abs(start + step) - abs(start)))
 
 
-def _polish(
-    hessian: Float64,
-    gradient: Float64,
-    l1: Float64,
-    start: Float64,
-    step: Float64,
-    product: Float64,
-    feature: Places,
-    columns: int,
-) -> bool:
+def _polish(model: Quadratic, hessian: Float64, step: Float64, product: Float64, feature: Places, columns: int) -> bool:
     """Go towards the model's minimum among the steps that keep the signs of start + step; product is hessian @ step.
 
-    Coordinates that would change their sign stop at zero; if that is not good, all stop at the first of them.
+    Coordinates that would change their sign stop at zero; if that is not good, all stop at the first of them. True if
+    there is no more to be had.
     """
+    gradient, l1, start = model
     point = start + step
     support = np.flatnonzero((point != 0) | (l1 == 0))
     if not len(support):
@@ -335,10 +278,6 @@ def _polish(
     block += ((feature[:, None] == feature) & whole) * block.diagonal().mean()
     slope = (gradient + product + l1 * np.sign(point))[support]
     move = -solver(lambda _: block, np.zeros(1, np.intp), len(block))(slope)[0]
-
-    def fall(trial: Float64, by_hessian: Float64) -> float:
-        return -float(gradient @ trial) - float(trial @ by_hessian) / 2 - _change_of_norm(l1, start, trial)
-
     crossing = np.flatnonzero(sign * (at + move) < 0)
     reach = -at[crossing] / move[crossing]
     first = float(reach.min(initial=1.0))
@@ -351,7 +290,7 @@ def _polish(
         trial = step.copy()
         trial[support] = moved - start[support]
         by_hessian = hessian @ trial
-        if fall(trial, by_hessian) > fall(step, product):
+        if model.fall(trial, float(trial @ by_hessian)) > model.fall(step, float(step @ product)):
             step[:], product[:] = trial, by_hessian
             return not len(crossing)
         if length == first:

@@ -24,15 +24,14 @@ from .. import _curvature, _linalg
 from .._curvature import Sample, Solve, StoredRows
 from .._objective import Objective
 from .._typing import Float64
+from ._descent import Descent, Verdict
 from ._result import Options, Result
 from .proximal import proximal
 
 DECREASE, CURVATURE = 1e-4, 0.9
 MAX_TRIALS = 40
-PATIENCE = 5  # iterations without a smaller gradient, where J falls by less than rounding
 MORE = 4  # times the rows of the first model for a later one
 SPARSE_INTERVAL = 10
-MOST_RATIO = 0.95  # of J's falls; closer to one it is rounding
 
 
 class Pairs:
@@ -168,38 +167,19 @@ def ladder(objective: Objective) -> list[Setting]:
 
 
 def minimise(objective: Objective, start: Float64, options: Options, setting: Setting) -> Result:
-    """Minimise J until the gradient test and the gap test of `SoftmaxRegression` both hold."""
-    state = _State(objective, start, options, setting)
-    while True:
-        state.renew_model()
-        state.turn()
-        if verdict := state.verdict():
-            return state.result(*verdict)
-        if not state.search():
-            if state.forget():
-                continue
-            if options.tol > 0:
-                return state.result(*state.exhausted())
-            state.stay()
-        if options.monitor(state.n_iter, state.value, state.norm):
-            state.turn()
-            return state.result(False, "was stopped by the callback")
+    """Minimise J by one setting."""
+    return QuasiNewton(objective, start, options, setting).run()
 
 
-class _State:
-    """The iterate of `minimise`, and what it knows of the curvature."""
+class QuasiNewton(Descent):
+    """Descent along -H dJ."""
 
     def __init__(self, objective: Objective, start: Float64, options: Options, setting: Setting) -> None:
-        self.objective, self.options, self.setting = objective, options, setting
-        self.theta = start.copy()
-        self.value, self.gradient = objective.value_gradient(self.theta)
-        self.norm = float(abs(self.gradient).max())
-        self.curve = [self.value]
+        super().__init__(objective, start, options)
+        self.setting = setting
+        value, self.gradient = objective.value_gradient(self.theta)
+        self.arrive(value, float(abs(self.gradient).max()))
         self.direction = self.last = np.zeros(0)
-        self.gap = self.bound = np.inf
-        self.n_iter = 0
-        self._least_norm, self._stale = self.norm, 0  # and iterations since
-        self._stuck = False
         self._rest_is_noise = False  # nothing but rounding is left of the gradient outside the stiff coordinates
         self._pairs = Pairs(setting.history, objective.size)
         self._sample: Sample | StoredRows | None = None
@@ -211,11 +191,10 @@ class _State:
         self._solve: Solve = self._scale
 
     @property
-    def allowed(self) -> float:
-        """The gap that ends the fit."""
-        return self.options.tol / 100 * max(self.value, 1e-3)
+    def reason(self) -> str:
+        return self.setting.reason
 
-    def renew_model(self) -> None:
+    def _renew_model(self) -> None:
         """Make the model of the curvature anew at theta, if it is time."""
         if self.setting.model is None or 0 <= self._age < self.setting.interval:
             return
@@ -233,7 +212,7 @@ class _State:
             self._pairs.clear()
 
     def turn(self) -> None:
-        """The direction -H g, and the estimates of the gap that come with it."""
+        self._renew_model()
         free = self._free(self.gradient)
         self.direction = self._pairs.inverse_times(free, self._solve, self.setting.exact)
         self.direction *= -1
@@ -241,9 +220,9 @@ class _State:
             if self._rest_is_noise:
                 self.direction[:] = 0
             self.direction[self._stiff] = -self.gradient[self._stiff] / self._stiffness
-        self.gap = max(0.0, -float(self.direction @ self.gradient) / 2)
+        self.gap = self.decrement = max(0.0, -float(self.direction @ self.gradient) / 2)
         if not self.setting.exact:
-            self.gap = max(self.gap, self._rest_of_descent())
+            self.gap = max(self.gap, self.rest_of_descent())
         self.bound = np.inf
         if self.norm <= self.options.tol or self.n_iter == self.options.max_iter:
             self.bound = self.objective.gap_bound(self.theta, self.value, self.gradient)
@@ -255,60 +234,16 @@ class _State:
         ):
             # Only the Hessian of this point can tell how far the optimum is.
             self._age = -1
-            self.renew_model()
             self.turn()
 
-    def _rest_of_descent(self) -> float:
-        """What J still has to fall by, to judge by the last iterations.
-
-        The decrement of a corrected model falls short of the gap. J falls geometrically at best: by d over the newest
-        tenth of the iterations, or five, and by D over as many before, so that d^2 / (D - d) is left.
-        """
-        window = min(self.n_iter, max(5, self.n_iter // 10))
-        newest = self.curve[-1 - window] - self.value
-        if self.n_iter < 2 * window or newest <= 0:
-            return newest
-        before = self.curve[-1 - 2 * window] - self.curve[-1 - window]
-        ratio = newest / before if newest < MOST_RATIO * before else MOST_RATIO
-        return newest * max(1.0, ratio / (1 - ratio))
-
-    def verdict(self) -> tuple[bool, str] | None:
-        """(converged, why) if the fit ends here."""
-        tol, norm = self.options.tol, self.norm
-        gap = min(self.gap, self.bound)
-        if norm <= tol and gap <= self.allowed and (tol > 0 or norm == 0):
-            if self._recedes():
-                return False, _separable("J falls for ever along the last step")
-            return True, f"converged: gradient {norm:.2g} and gap {gap:.2g} are within tol={tol:g}"
-        if self.objective.is_separated(self.value):
-            return False, _separable("every row is on the right side")
-        if tol > 0 and self._stale >= PATIENCE and self.gap <= self.objective.precision * max(self.value, 1e-3):
-            # Rounding steers: where features are redundant it would drive the weights apart.
-            return self.exhausted()
-        if self.n_iter == self.options.max_iter:
-            return False, (
-                f"reached max_iter={self.n_iter} with a gradient of {norm:.2g} and an estimated gap of {gap:.2g} to an "
-                f"objective of {self.value:.6g} (tol={tol:g}); raise max_iter or tol"
-            )
-        return None
-
-    def stay(self) -> None:
-        """Count an iteration that does not move: with tol=0 all of them are run."""
-        self.curve.append(self.value)
-        self.n_iter += 1
-        self._stuck = True
-
     def search(self) -> bool:
-        """Move along the direction; False where rounding hides any point that is better."""
-        if self._stuck:
-            return False
         slope = float(self.direction @ self.gradient)
         found = _line_search(
             self.objective.value_gradient, self.theta, self.value, slope, self.direction, self.objective.precision
         )
         if found is None:
             return False
-        step, self.value, gradient = found
+        step, value, gradient = found
         self.direction *= step
         self.theta += self.direction
         if self.objective.alpha == 0:
@@ -317,17 +252,12 @@ class _State:
         self.gradient *= -1
         self._pairs.add(self._free(self.direction), self._free(self.gradient))
         self.gradient = gradient
-        self.norm = max(float(gradient.max()), -float(gradient.min()))
-        self._stale = 0 if self.norm < self._least_norm else self._stale + 1
-        self._least_norm = min(self.norm, self._least_norm)
-        self.curve.append(self.value)
-        self.n_iter += 1
+        self.arrive(value, max(float(gradient.max()), -float(gradient.min())))
         self._age += 1
         self._rest_is_noise = False
         return True
 
     def forget(self) -> bool:
-        """Drop what may have misled the direction; False if there is nothing to drop."""
         if not self._pairs.count and self._age <= 0:
             tried, self._rest_is_noise = self._rest_is_noise, True
             return len(self._stiff) > 0 and not tried
@@ -335,30 +265,15 @@ class _State:
         self._age = -1 if self.setting.model else 0
         return True
 
-    def exhausted(self) -> tuple[bool, str]:
-        """The verdict where no step helps: converged if the gap is as small as rounding lets it be."""
-        gap = -float(self.direction @ self.gradient) / 2
-        precision = self.objective.precision
-        optimal = gap <= 100 * precision * max(self.value, 1e-3) and self.norm <= max(self.options.tol, precision**0.5)
-        return optimal, (
-            f"stopped where rounding hides any further descent, with a gradient of {self.norm:.2g} and an estimated "
-            f"gap of {gap:.2g}; tol={self.options.tol:g} asks for more than this dtype holds"
-        )
+    def converged(self, message: str) -> Verdict:
+        if self._recedes():
+            return False, _separable("J falls for ever along the last step")
+        return True, message
 
-    def result(self, converged: bool, message: str) -> Result:
-        """What the solver returns."""
-        bounded = self.bound <= self.allowed or not np.isfinite(self.gap)
-        return Result(
-            self.theta,
-            self.value,
-            self.norm,
-            self.bound if bounded else self.gap,
-            "bound" if bounded else "estimate",
-            self.n_iter,
-            converged,
-            message,
-            self.setting.reason,
-        )
+    def endless(self) -> Verdict | None:
+        if self.objective.is_separated(self.value):
+            return False, _separable("every row is on the right side")
+        return None
 
     def _free(self, vector: Float64) -> Float64:
         if len(self._stiff):
@@ -391,7 +306,7 @@ def _separable(why: str) -> str:
 
 
 def _line_search(
-    value_gradient: Callable[[Float64], tuple[float, Float64]],
+    value_gradient: Callable[[Float64, Float64], tuple[float, Float64]],
     theta: Float64,
     start_value: float,
     start_slope: float,
@@ -408,8 +323,7 @@ def _line_search(
     for _ in range(MAX_TRIALS):
         np.multiply(direction, step, out=trial)
         trial += theta
-        gradient = trial[:0]  # the last one is not needed any more
-        value, gradient = value_gradient(trial)
+        value, gradient = value_gradient(trial, trial)
         slope = float(gradient @ direction)
         if not (np.isfinite(value) and np.isfinite(slope)):
             high, high_slope = step, np.nan
