@@ -14,6 +14,7 @@ it stays outside of `value_gradient`, with a strength of lambda / s_j for u_jk.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -239,26 +240,33 @@ class Objective:
         for what sticks out. Entropy is concave: that of y_i + t (q_i - y_i) is at least t (1 - e) times that of p_i.
         """
         features, intercept = self.split(theta)
-        with np.errstate(all="ignore"):
-            curvature = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
-            by_features, by_intercept = self.split(gradient)
-            by_loss = by_features - curvature * features
-            strength = self.lasso * self._inverse_scale
-            mix = self._mix(by_intercept)
+        by_features, by_intercept = self.split(gradient)
+        curvature, strength = self._penalty[: features.shape[1]], self.lasso * self._inverse_scale
+        mix = self._mix(by_intercept)
+        slope, penalty, inside = float(intercept @ by_intercept), 0.0, 1.0
+
+        def reaches() -> Iterator[Float64]:
             # No residual of r's is larger than 1/2 in these units; it is that of a label against its share.
-            reach = (1 - mix) * abs(by_loss) + mix / 2
-            reach[:, self._inverse_scale == 0] = 0
-            penalty = float((curvature * features**2).sum()) / 2 + float((strength * abs(features)).sum())
-            slope = float(np.vdot(by_loss, features)) + float(intercept @ by_intercept)
-            entropy = self._last_loss - slope
+            for of_class, by_class in zip(features, by_features, strict=True):  # one by one, to save memory
+                reach = (1 - mix) * abs(by_class - curvature * of_class) + mix / 2
+                yield np.where(self._inverse_scale > 0, reach, 0.0)
 
-            def bound(t: float) -> float:
+        def bound(t: float) -> float:
+            cost = 0.0
+            for reach in reaches():
                 over = np.maximum(t * reach - strength, 0)
-                cost = np.divide(over**2, 2 * curvature, where=over > 0, out=np.zeros_like(over))
-                return penalty + slope + (1 - t * (1 - mix)) * entropy + float(cost.sum())
+                cost += float(np.divide(over**2, 2 * curvature, where=over > 0, out=np.zeros_like(over)).sum())
+            return penalty + slope + (1 - t * (1 - mix)) * entropy + cost
 
-            inside = np.divide(strength + 0 * reach, reach, where=reach > 0, out=np.ones_like(reach)) * (1 - 1e-15)
-            best = min(bound(t) for t in (1.0, min(1.0, float(inside.min(initial=1.0)))))
+        with np.errstate(all="ignore"):
+            for of_class, by_class in zip(features, by_features, strict=True):
+                slope += float((by_class - curvature * of_class) @ of_class)
+                penalty += float(curvature @ of_class**2) / 2 + float(strength @ abs(of_class))
+            entropy = self._last_loss - slope
+            for reach in reaches():
+                share = np.divide(strength, reach, where=reach > 0, out=np.ones_like(reach))
+                inside = min(inside, float(share.min(initial=1.0)) * (1 - 1e-15))
+            best = min(bound(1.0), bound(inside))
         return best + 8 * self.precision * abs(entropy + penalty) if np.isfinite(best) else np.inf
 
     def _mix(self, by_intercept: Float64) -> float:

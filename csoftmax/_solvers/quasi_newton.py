@@ -32,6 +32,7 @@ DECREASE, CURVATURE = 1e-4, 0.9
 MAX_TRIALS = 40
 MORE = 4  # times the rows of the first model for a later one
 SPARSE_INTERVAL = 10
+OTHERS = 14  # vectors as long as theta, besides the pairs
 
 
 class Pairs:
@@ -126,7 +127,9 @@ def ladder(objective: Objective) -> list[Setting]:
     full = free * size
     one_pass = 4 * objective.n_entries * max(columns, 8) + 1e6
     most = max(1, objective.memory // (4 * 8 * size))
-    history = int(np.clip(objective.memory // (4 * 16 * objective.size), 2, 30))
+    # What the other vectors leave, where there is neither a sample nor a large model to be kept as well.
+    room = objective.memory - OTHERS * 8 * objective.size if objective.sparse else objective.memory // 4
+    history = int(np.clip(room // (16 * objective.size), 1, 30))
 
     def rung(
         name: str, least: int, row: int, factor: float, share: float, limit: float, keep: tuple[float, float], room: int
