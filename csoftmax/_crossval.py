@@ -6,19 +6,18 @@ finds the settings of that thread. scikit-learn is imported only where it is ask
 
 import inspect
 import math
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib import import_module
 from numbers import Integral
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _validation as gate
+from ._progress import Progress
 from ._threads import run
 from ._typing import Array, Float64
 from .estimator import SoftmaxRegression, _Monitor, _TrainingData
@@ -103,8 +102,8 @@ def _rows(given: Any, number: RowNumbers, what: str) -> RowNumbers:
 # ---- paths ----------------------------------------------------------------------------------------------------------
 
 
-def train_folds(points: Array, data: _TrainingData, folds: list[Fold], n_threads: int, progress: "Progress") -> None:
-    """Fit all models: as many folds at once as there are threads, the rest with several threads each.
+def train_folds(models: Array, data: _TrainingData, folds: list[Fold], n_threads: int, progress: Progress) -> None:
+    """Fit the models, by fold, l1_ratio and C: as many folds at once as there are threads, the rest with several each.
 
     Tiny folds are fitted one after the other. Others run in the pool that their fits use as well, and cannot lock it
     up: a fit does itself what no thread of the pool has begun, and waits for no fold.
@@ -116,9 +115,9 @@ def train_folds(points: Array, data: _TrainingData, folds: list[Fold], n_threads
         try:
             rows = folds[number].train
             part = replace(data, names=None, X=data.X[rows], codes=data.codes[rows], weight=data.weight[rows])
-            for path in points[number]:
-                for point in _follow(path, part, share, lambda *state: interrupted):
-                    progress(number, point)
+            for path in models[number]:
+                for model in _follow(path, part, share, lambda *state: interrupted):
+                    progress(f"fold {number}, C={model.C:.3g}, {model.n_iter_[0]} iterations")
         except BaseException:
             interrupted = True  # for the other folds: they stop at their next iteration
             raise
@@ -139,23 +138,22 @@ def _follow(
     path: Iterable[SoftmaxRegression], data: _TrainingData, n_threads: int, stop: Callable[..., bool]
 ) -> Iterator[SoftmaxRegression]:
     """Fit models that differ in C alone, the strongest penalty first, each from where the path seems to lead."""
-    ordered = sorted(path, key=lambda point: point.C)
+    ordered = sorted(path, key=lambda model: model.C)
     began = time.perf_counter()
     objective = ordered[0]._objective(data, n_threads)
     theta, C = np.zeros(objective.size), 0.0
     slopes: list[Float64] = []
-    for point in ordered:
-        objective.penalise(point.C, point.l1_ratio)
-        distance = math.log(point.C) - math.log(C) if C > 0 else math.inf
+    for model in ordered:
+        objective.penalise(model.C, model.l1_ratio)
+        distance = math.log(model.C) - math.log(C) if C > 0 else math.inf
         start = theta + _step_ahead(slopes, distance)
-        with _Monitor(stop, 0, point.max_iter) as monitor:
-            found = point._minimise(objective, data, start, monitor, began).theta
+        found = model._minimise(objective, data, start, _Monitor(stop), began).theta
         if 0 < distance < math.inf:
             slopes = [*slopes[-1:], (found - theta) / distance]
-        theta, C = found, point.C
+        theta, C = found, model.C
         if stop():
             return
-        yield point
+        yield model
         began = time.perf_counter()
 
 
@@ -171,41 +169,6 @@ def _step_ahead(slopes: list[Float64], distance: float) -> Float64 | float:
     before, last = slopes
     length = float(before @ before)
     return min(max(float(last @ before) / length, 0.0), 1.0) * distance * last if length > 0 else 0.0
-
-
-class Progress:
-    """Shows how many fits are done, from whichever thread."""
-
-    def __init__(self, verbose: int, total: int) -> None:
-        self._done, self._total = 0, total
-        self._lock = threading.Lock()
-        self._plain = self._bar = None
-        if verbose:
-            try:
-                from tqdm.auto import tqdm
-            except ImportError:
-                self._plain = sys.stderr
-            else:
-                self._bar = tqdm(total=total, unit="fit")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        if self._plain is not None:
-            print(file=self._plain)
-
-    def __call__(self, fold: int, point: SoftmaxRegression) -> None:
-        line = f"fold {fold}, C={point.C:.3g}, {point.n_iter_[0]} iterations"
-        with self._lock:
-            self._done += 1
-            if self._bar is not None:
-                self._bar.update()
-                self._bar.set_postfix_str(line)
-            if self._plain is not None:
-                print(f"\rfit {self._done} of {self._total}: {line}", end="", file=self._plain, flush=True)
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -228,19 +191,19 @@ def make_scorer(scoring: Any) -> Scorer:
 
 
 def score_folds(
-    points: Array, data: _TrainingData, folds: list[Fold], weight: Float64 | None, scorer: Scorer
+    models: Array, data: _TrainingData, folds: list[Fold], weight: Float64 | None, scorer: Scorer
 ) -> Float64:
     """The score of every model on the test rows of its fold."""
     scorer = _told_of_classes(scorer, data.classes)
-    scores = np.empty(points.shape)
+    scores = np.empty(models.shape)
     for number, fold in enumerate(folds):
         X, y = data.X[fold.test], data.classes[data.codes[fold.test]]
         options = {} if weight is None else {"sample_weight": weight[fold.test]}
-        for at, point in np.ndenumerate(points[number]):
-            value = gate.real(scorer(point, X, y, **options), "the result of scoring")
+        for at, model in np.ndenumerate(models[number]):
+            value = gate.real(scorer(model, X, y, **options), "the result of scoring")
             if np.isnan(value):
                 raise ValueError(
-                    f"scoring gave NaN for C={point.C:g} on the test rows of split {number}: expected a number that "
+                    f"scoring gave NaN for C={model.C:g} on the test rows of split {number}: expected a number that "
                     f"can be compared; perhaps these rows have too few classes for this score"
                 )
             scores[(number, *at)] = value

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _validation as gate
-from ._crossval import Progress, Scorer, make_folds, make_scorer, score_folds, train_folds
+from ._crossval import Scorer, make_folds, make_scorer, score_folds, train_folds
 from ._errors import ConvergenceWarning, warn
+from ._progress import Progress
 from ._typing import Array, Float64
 from .estimator import SoftmaxRegression, _Monitor, _TrainingData
 
@@ -164,24 +165,24 @@ class SoftmaxRegressionCV(SoftmaxRegression):
             Once, if any fit ended before its stopping test held.
         """
         grid, scorer, n_threads = self._grid(), make_scorer(self.scoring), gate.threads(self.n_threads)
-        data = self._point(grid.Cs.min(), grid.l1_ratios[0])._check_data(X, y, sample_weight, n_threads)
+        data = self._model(grid.Cs.min(), grid.l1_ratios[0])._check_data(X, y, sample_weight, n_threads)
         folds = make_folds(self.cv, X, y, data)
         weight = None if sample_weight is None else gate.as_sample_weight(sample_weight, len(data.kept))[data.kept]
-        points = self._points(grid, len(folds), data)
-        with Progress(self.verbose, points.size) as progress:
-            train_folds(points, data, folds, n_threads, progress)
-        paths = np.array([_joined(point) for point in points.flat], data.X.dtype)
-        paths = paths.reshape(*points.shape, *paths.shape[1:])
+        models = self._models(grid, len(folds), data)
+        with Progress(self.verbose, models.size, "fit") as progress:
+            train_folds(models, data, folds, n_threads, progress)
+        paths = np.array([_joined(model) for model in models.flat], data.X.dtype)
+        paths = paths.reshape(*models.shape, *paths.shape[1:])
         fitted: dict[str, Any] = {
             "classes_": data.classes,
             "n_features_in_": data.X.shape[1],
             "Cs_": grid.Cs,
             "l1_ratios_": grid.l1_ratios,
-            "scores_": score_folds(points, data, folds, weight, scorer),
+            "scores_": score_folds(models, data, folds, weight, scorer),
             "coefs_paths_": paths,
-            "n_iter_": np.array([point.n_iter_[0] for point in points.flat], np.int32).reshape(points.shape),
+            "n_iter_": np.array([model.n_iter_[0] for model in models.flat], np.int32).reshape(models.shape),
         }
-        fits = [(f"fold {at[0]}", point) for at, point in np.ndenumerate(points)]
+        fits = [(f"fold {at[0]}", model) for at, model in np.ndenumerate(models)]
         if self.refit:
             model = self._fit_all(data, grid, fitted["scores_"], paths, n_threads)
             fits.append(("all rows", model))
@@ -210,18 +211,18 @@ class SoftmaxRegressionCV(SoftmaxRegression):
                 raise ValueError(f"l1_ratios[{i}]={ratio!r}: expected a number from 0, all L2, to 1, all L1")
         gate.flag(self.refit, "refit")
         for ratio in ratios:
-            self._point(Cs[0], ratio)._check_parameters()
+            self._model(Cs[0], ratio)._check_parameters()
         return Grid(Cs, np.array(ratios, np.float64))
 
-    def _point(self, C: float, l1_ratio: float) -> SoftmaxRegression:
+    def _model(self, C: float, l1_ratio: float) -> SoftmaxRegression:
         return SoftmaxRegression(C=float(C), l1_ratio=float(l1_ratio), **{name: getattr(self, name) for name in SHARED})
 
-    def _points(self, grid: Grid, n_folds: int, data: _TrainingData) -> Array:
+    def _models(self, grid: Grid, n_folds: int, data: _TrainingData) -> Array:
         """The models to be fitted, by fold, l1_ratio and C."""
-        n_points = n_folds * len(grid.l1_ratios) * len(grid.Cs)
-        size = n_points * len(data.classes) * (data.X.shape[1] + 1)
-        gate.require_memory(2 * data.X.dtype.itemsize * size, f"the coefficients of {n_points} fits")
-        by_fold = [[[self._point(C, ratio) for C in grid.Cs] for ratio in grid.l1_ratios] for _ in range(n_folds)]
+        n_fits = n_folds * len(grid.l1_ratios) * len(grid.Cs)
+        size = n_fits * len(data.classes) * (data.X.shape[1] + 1)
+        gate.require_memory(2 * data.X.dtype.itemsize * size, f"the coefficients of {n_fits} fits")
+        by_fold = [[[self._model(C, ratio) for C in grid.Cs] for ratio in grid.l1_ratios] for _ in range(n_folds)]
         return np.array(by_fold, object)
 
     def _fit_all(
@@ -230,21 +231,20 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         """The best model of the grid fitted to all rows, from the mean of what the folds found."""
         began = time.perf_counter()
         ratio, C = _best(scores.sum(axis=0), grid.Cs)
-        model = self._point(grid.Cs[C], grid.l1_ratios[ratio])
+        model = self._model(grid.Cs[C], grid.l1_ratios[ratio])
         objective = model._objective(data, n_threads)
         start = objective.parameters(*_split(paths[:, ratio, C].mean(axis=0), data.X.shape[1]))
-        with _Monitor(None, 0, self.max_iter) as monitor:
-            model._minimise(objective, data, start, monitor, began)
+        model._minimise(objective, data, start, _Monitor(), began)
         return model
 
     def _warn(self, fits: list[tuple[str, SoftmaxRegression]]) -> None:
         """Warn, once, of fits that did not converge."""
-        failed = [(rows, point) for rows, point in fits if not point.fit_report_.converged]
+        failed = [(rows, model) for rows, model in fits if not model.fit_report_.converged]
         if failed and self.tol > 0:
-            rows, point = failed[0]
+            rows, model = failed[0]
             reason = (
-                f"{len(failed)} of {len(fits)} fits did not converge. The first, on {rows} with C={point.C:g} and "
-                f"l1_ratio={point.l1_ratio:g}: solver {self.solver!r} {point.fit_report_.message}"
+                f"{len(failed)} of {len(fits)} fits did not converge. The first, on {rows} with C={model.C:g} and "
+                f"l1_ratio={model.l1_ratio:g}: solver {self.solver!r} {model.fit_report_.message}"
             )
             warn(ConvergenceWarning(reason))
 

@@ -1,6 +1,5 @@
 """SoftmaxRegression: the scikit-learn style face of training."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from ._errors import ConvergenceWarning, warn
 from ._frames import feature_names
 from ._objective import Objective
 from ._predictor import Predictor
+from ._progress import Progress
 from ._scikit import Estimator
 from ._solvers import SOLVERS, Options, Result
 from ._typing import Array, Codes, Float64, Rows
@@ -79,27 +79,30 @@ class _TrainingData:
 
 
 class SoftmaxRegression(Estimator):
-    """Softmax (multinomial logistic) regression with an L2 penalty.
+    """Softmax (multinomial logistic) regression with an L2, L1 or elastic net penalty.
 
     Minimises, over one weight vector w_k and one intercept b_k per class,
 
-        J = sum_i s_i (-log p(y_i | x_i)) / S + ||W||^2 / (2 C S),    S = sum_i s_i,
+        J = sum_i s_i (-log p(y_i | x_i)) / S + ((1 - r) / 2 ||W||^2 + r ||W||_1) / (C S),    S = sum_i s_i,
         p(k | x) = exp(w_k x + b_k) / sum_j exp(w_j x + b_j),
 
-    which has the minimum of scikit-learn's LogisticRegression: its objective divided by C S. For two classes there
-    is one row w = w_2 - w_1, with the penalty on w: binary logistic regression.
+    with r = l1_ratio, which has the minimum of scikit-learn's LogisticRegression: its objective divided by C S. For
+    two classes there is one row w = w_2 - w_1, with the penalty on w: binary logistic regression.
 
     Parameters
     ----------
     C : float, default=1.0
         Inverse strength of the penalty, positive; ``numpy.inf`` for none. Intercepts are never penalised.
     l1_ratio : float, default=0.0
-        Share of L1 in the penalty; 0 is the only value so far.
+        r, the share of L1 in the penalty: 0 is L2 (ridge), 1 is L1 (lasso), between them lies the elastic net. Any
+        above 0 makes weights exactly 0, more of them the smaller C is. With 1, J may have many minima; of those that
+        `fit` could end at along a shift of all classes, it takes the one with most zeros.
     solver : {"auto", "newton", "lbfgs", "gd"}, default="auto"
         "auto" corrects, as L-BFGS does, a model of the curvature that suits the shape of the data: the Hessian, one
         block per class, one Gram matrix, or a diagonal. "newton" uses the Hessian of all rows at every iteration,
         "lbfgs" no model. "gd" is the textbook batch gradient descent, for teaching and checking: constant
-        `learning_rate`, from zeros, until no class moves by more than `tol`.
+        `learning_rate`, from zeros, until no class moves by more than `tol`. With an L1 term only "auto" goes: it is a
+        proximal Newton or quasi-Newton method then.
     tol : float, default=1e-4
         Stop when the largest entry of the gradient of J, each feature centred and in units of its standard
         deviation, is at most `tol` and the estimated gap (J - J*) / max(J, 1e-3) at most tol / 100; the units of
@@ -126,7 +129,7 @@ class SoftmaxRegression(Estimator):
     classes_ : ndarray of shape (K,)
         The labels, sorted.
     coef_ : ndarray of shape (K, d), or (1, d) for two classes
-        Of the dtype of X. For K > 2 the rows add up to zero, as do the intercepts.
+        Of the dtype of X. For K > 2 the intercepts add up to zero, and so do the rows without an L1 term.
     intercept_ : ndarray of shape (K,) or (1,)
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (d,)
@@ -221,7 +224,8 @@ class SoftmaxRegression(Estimator):
         data = self._check_data(X, y, sample_weight, n_threads)
         objective = self._objective(data, n_threads)
         start = self._start(objective, data)
-        with _Monitor(self.callback, self.verbose, self.max_iter) as monitor:
+        with Progress(self.verbose, self.max_iter, "iteration") as progress:
+            monitor = _Monitor(self.callback, progress)
             result = self._minimise(objective, data, start, monitor, began)
         if not result.converged and self.tol > 0 and not monitor.stopped:
             warn(ConvergenceWarning(f"solver {self.solver!r} {result.message}"))
@@ -408,37 +412,15 @@ class SoftmaxRegression(Estimator):
 class _Monitor:
     """Keeps J after every iteration, shows progress, and asks the callback whether to stop."""
 
-    def __init__(self, callback: Callback | None, verbose: int, max_iter: int) -> None:
+    def __init__(self, callback: Callback | None = None, progress: Progress | None = None) -> None:
         self.curve: list[float] = []
         self.stopped = False
-        self._callback = callback
-        self._max_iter = max_iter
-        self._plain = self._bar = None
-        if verbose:
-            try:
-                from tqdm.auto import tqdm
-            except ImportError:
-                self._plain = sys.stderr
-            else:
-                self._bar = tqdm(total=max_iter, unit="iteration")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        if self._plain is not None:
-            print(file=self._plain)
+        self._callback, self._progress = callback, progress
 
     def __call__(self, iteration: int, objective: float, gradient_norm: float) -> bool:
         self.curve.append(objective)
-        line = f"J {objective:.6g}, gradient {gradient_norm:.2g}"
-        if self._bar is not None:
-            self._bar.update()
-            self._bar.set_postfix_str(line)
-        if self._plain is not None:
-            print(f"\riteration {iteration} of at most {self._max_iter}: {line}", end="", file=self._plain, flush=True)
+        if self._progress is not None:
+            self._progress(f"J {objective:.6g}, gradient {gradient_norm:.2g}")
         if self._callback is not None:
             self.stopped = bool(self._callback(iteration, objective, gradient_norm))
         return self.stopped

@@ -203,7 +203,7 @@ def test_progress_is_shown(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     SoftmaxRegressionCV(Cs=[0.1, 1.0], cv=3, verbose=1).fit(X, Y)
     shown = capsys.readouterr().err
-    assert "fit 6 of 6: fold" in shown
+    assert "fit 6/6: fold" in shown
     assert "C=0.1" in shown
     assert shown.endswith("\n")
     SoftmaxRegressionCV(Cs=[0.1, 1.0], cv=3).fit(X, Y)
