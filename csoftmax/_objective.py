@@ -93,6 +93,8 @@ class Objective:
         self.n_entries = n_entries(X) + self.n_rows * fit_intercept
         self.sparse = not isinstance(X, np.ndarray)
         self.size = self.n_columns * self.n_coordinates
+        # Multiplications of a pass; one with few columns takes as long as one with 8.
+        self.work = 4 * self.n_entries * max(self.n_columns, 8) + 1e6
         self._penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
         self.penalise(C, l1_ratio)
         self._sample: tuple[int, Sample] | None = None  # the last one, and how many rows it was asked for

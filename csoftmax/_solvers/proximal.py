@@ -28,7 +28,7 @@ from ._result import Options, Result
 
 Places = npt.NDArray[np.intp]
 
-MOST_EXACT = 1500  # coordinates of a Hessian
+MOST_EXACT, CHEAP = 1500, 5  # coordinates of a Hessian, and passes that it may cost from the start
 ROWS_PER_COORDINATE, LEAST_ROWS = 10, 2000
 LEAST_GROWTH = 100  # coordinates that may join the working set at once; as many as are in it if these are more
 SWEEPS = 50  # of coordinate descent in a row
@@ -36,7 +36,8 @@ POLISH_WORK = 10**9
 ROUNDS, POLISH = 4, 50  # of sweeps and solves on the support, and of solves in one round
 ACCURACY = 0.03  # of the model's minimum, against the slopes it began with
 DECREASE = 1e-4
-MAX_HALVINGS = 40
+MAX_TRIALS = 40
+WRONG, LEAST_DAMPING = 0.1, 1e-4  # shortest step, of one, that a model of some use makes, and what follows
 DIAGONAL_INTERVAL = 10
 
 
@@ -69,6 +70,7 @@ class Proximal(Descent):
         self.exact = self.settled = False  # the model is the Hessian; its minimum was found
         self._pairs: list[Pair] = []
         self._history = int(np.clip(objective.memory // (4 * 16 * objective.size), 2, 20))
+        self._damping = 0.0  # of the Hessian, which may promise far more than there is where rows are decided
         self._rows: StoredRows | None = None
         self._n_rows = 0
         self._diagonal = np.zeros(0)
@@ -121,7 +123,7 @@ class Proximal(Descent):
         self.exact = self._is_affordable(len(active))
         self.change, curvature = self._by_hessian(model) if self.exact else self._by_pairs(model)
         self.gap = model.fall(self.change, curvature)
-        if not (self.exact and self.settled):
+        if not (self.exact and self.settled and self._damping == 0):
             self.gap = max(self.gap, self.rest_of_descent())
         self.decrement = self.gap
         self.bound = np.inf
@@ -129,15 +131,17 @@ class Proximal(Descent):
             self.bound = self.objective.l1_gap_bound(self.theta, self.gradient)
 
     def _is_affordable(self, size: int) -> bool:
-        """Whether the Hessian of so many coordinates can be had, from enough rows; their number grows with it."""
+        """Whether the Hessian of so many coordinates pays, from enough rows; their number grows with it."""
         n, sparse = self.objective.n_rows, self.objective.sparse
         # All rows are used where they lie; a part of dense ones is a copy.
         room = n if sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
-        if size > MOST_EXACT or min(n, ROWS_PER_COORDINATE * size) > 2 * room:
+        # A costly one only if the pairs did not get there in as many iterations as it costs passes.
+        most = min(2 * room, int(max(CHEAP, self.n_iter) * self.objective.work / max(size, 1) ** 2))
+        if size > MOST_EXACT or min(n, ROWS_PER_COORDINATE * size) > most:
             return False
         # Twice as many from one iteration to the next: near the optimum they decide how fast it is reached.
         wanted = max(LEAST_ROWS, ROWS_PER_COORDINATE * size, 2 * self._n_rows if self.n_iter > 2 else 0)
-        rows = n if wanted >= n else min(room, wanted)
+        rows = min(n, wanted, most) if min(n, wanted, most) == n else min(room, most, wanted)
         if self._rows is None or rows > self._n_rows:
             self._rows, self._n_rows = self.objective.stored_rows(rows), rows
         return True
@@ -151,6 +155,7 @@ class Proximal(Descent):
         if not len(active):  # no intercept, and every weight stays zero
             return step, 0.0
         hessian = self._rows.hessian(self.theta.reshape(columns, -1), active)
+        np.einsum("aa->a", hessian)[:] += self._damping
         tol = ACCURACY * self.norm
         for attempt in range(ROUNDS):
             self.settled = _linalg.descend(hessian, *model, step, product, tol, SWEEPS) <= tol
@@ -208,7 +213,7 @@ class Proximal(Descent):
             return False
         noise = 2 * self.objective.precision * abs(self.value)
         length = 1.0
-        for _ in range(MAX_HALVINGS):
+        for _ in range(MAX_TRIALS):
             theta = self.theta.copy()
             theta[active] = start + length * change
             self.objective.balance(theta)
@@ -216,15 +221,22 @@ class Proximal(Descent):
             value = smooth + self._norm_of(theta)
             if value <= self.value + DECREASE * length * slope + (noise if -slope * length <= 100 * noise else 0):
                 self._accept(theta, value, gradient)
+                if length < WRONG:
+                    self._damping = max(10 * self._damping, LEAST_DAMPING)
+                elif self._damping > 0 and length == 1:
+                    self._damping = self._damping / 10 if self._damping > LEAST_DAMPING else 0.0
                 return True
-            length /= 2
+            # The minimum of the parabola through what is known, or less where J is no such thing.
+            excess = value - self.value - length * slope
+            guess = -slope * length / (2 * excess) if excess < np.inf else 0.0
+            length *= min(max(guess, 0.1), 0.5)
         return False
 
     def _accept(self, theta: Float64, value: float, gradient: Float64) -> None:
         places = np.flatnonzero(theta != self.theta)
         step, turn = theta[places] - self.theta[places], np.subtract(gradient, self.gradient, out=self.gradient)
         self.theta, self.gradient = theta, gradient
-        if not self.exact and float(step @ turn[places]) > np.finfo(np.float64).eps * float(turn @ turn):
+        if float(step @ turn[places]) > np.finfo(np.float64).eps * float(turn @ turn):
             self._pairs = [*self._pairs, Pair(places, step, turn)][-self._history :]
         self._diagonal_age += 1
         self._measure(value)

@@ -117,7 +117,7 @@ def choose(objective: Objective) -> Setting:
 def ladder(objective: Objective) -> list[Setting]:
     """Every model for this shape, the most exact first, and whether making it costs few enough passes and bytes.
 
-    Costs are counted in multiplications, a pass over X with few columns as one with 8. A model is made from as many
+    Costs are counted in multiplications. A model is made from as many
     rows as its share of one pass's work allows, at least some multiple of its size, as far as memory goes: a Hessian
     from too few rows misleads, while the block models only start what the pairs of L-BFGS complete. The more a model
     costs, the longer it is kept.
@@ -125,7 +125,7 @@ def ladder(objective: Objective) -> list[Setting]:
     n, size, columns = objective.n_rows, objective.n_coordinates, objective.n_columns
     free = max(1, columns - 1)
     full = free * size
-    one_pass = 4 * objective.n_entries * max(columns, 8) + 1e6
+    one_pass = objective.work
     most = max(1, objective.memory // (4 * 8 * size))
     # What the other vectors leave, where there is neither a sample nor a large model to be kept as well.
     room = objective.memory - OTHERS * 8 * objective.size if objective.sparse else objective.memory // 4
