@@ -36,6 +36,7 @@ POLISH_WORK = 10**9
 ROUNDS, POLISH = 4, 50  # of sweeps and solves on the support, and of solves in one round
 ACCURACY = 0.03  # of the model's minimum, against the slopes it began with
 DECREASE = 1e-4
+SOLVES = 2  # times the cube of the coordinates: what `_polish` costs
 MAX_TRIALS = 40
 WRONG, LEAST_DAMPING = 0.1, 1e-4  # shortest step, of one, that a model of some use makes, and what follows
 DIAGONAL_INTERVAL = 10
@@ -124,7 +125,8 @@ class Proximal(Descent):
         self.change, curvature = self._by_hessian(model) if self.exact else self._by_pairs(model)
         self.gap = model.fall(self.change, curvature)
         if not (self.exact and self.settled and self._damping == 0):
-            self.gap = max(self.gap, self.rest_of_descent())
+            # Twice what is to be expected: as coordinates come and go, the descent is less even than a smooth one.
+            self.gap = max(self.gap, 2 * self.rest_of_descent())
         self.decrement = self.gap
         self.bound = np.inf
         if self.norm <= self.options.tol or self.n_iter == self.options.max_iter:
@@ -136,7 +138,8 @@ class Proximal(Descent):
         # All rows are used where they lie; a part of dense ones is a copy.
         room = n if sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
         # A costly one only if the pairs did not get there in as many iterations as it costs passes.
-        most = min(2 * room, int(max(CHEAP, self.n_iter) * self.objective.work / max(size, 1) ** 2))
+        budget = max(CHEAP, self.n_iter) * self.objective.work - SOLVES * size**3
+        most = min(2 * room, int(max(0.0, budget) / max(size, 1) ** 2))
         if size > MOST_EXACT or min(n, ROWS_PER_COORDINATE * size) > most:
             return False
         # Twice as many from one iteration to the next: near the optimum they decide how fast it is reached.
