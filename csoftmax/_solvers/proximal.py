@@ -36,6 +36,7 @@ POLISH_WORK = 10**9
 ROUNDS, POLISH = 4, 50  # of sweeps and solves on the support, and of solves in one round
 ACCURACY = 0.03  # of the model's minimum, against the slopes it began with
 DECREASE = 1e-4
+MOST_SPENT = 20  # passes' worth of Hessians for each iteration
 SOLVES = 2  # times the cube of the coordinates: what `_polish` costs
 MAX_TRIALS = 40
 WRONG, LEAST_DAMPING = 0.1, 1e-4  # shortest step, of one, that a model of some use makes, and what follows
@@ -71,9 +72,10 @@ class Proximal(Descent):
         self.exact = self.settled = False  # the model is the Hessian; its minimum was found
         self._pairs: list[Pair] = []
         self._history = int(np.clip(objective.memory // (4 * 16 * objective.size), 2, 20))
+        self._trust = 0  # minima of undamped Hessians found in a row: where one is hardly solvable they are an accident
         self._damping = 0.0  # of the Hessian, which may promise far more than there is where rows are decided
         self._rows: StoredRows | None = None
-        self._n_rows = 0
+        self._n_rows, self._spent = 0, 0.0  # of these, and on Hessians, in passes
         self._diagonal = np.zeros(0)
         self._diagonal_age = DIAGONAL_INTERVAL  # in iterations; it is made anew at this age
         smooth, self.gradient = objective.value_gradient(self.theta)
@@ -124,7 +126,8 @@ class Proximal(Descent):
         self.exact = self._is_affordable(len(active))
         self.change, curvature = self._by_hessian(model) if self.exact else self._by_pairs(model)
         self.gap = model.fall(self.change, curvature)
-        if not (self.exact and self.settled and self._damping == 0):
+        self._trust = self._trust + 1 if self.exact and self.settled and self._damping == 0 else 0
+        if self._trust < 2:
             # Twice what is to be expected: as coordinates come and go, the descent is less even than a smooth one.
             self.gap = max(self.gap, 2 * self.rest_of_descent())
         self.decrement = self.gap
@@ -137,9 +140,9 @@ class Proximal(Descent):
         n, sparse = self.objective.n_rows, self.objective.sparse
         # All rows are used where they lie; a part of dense ones is a copy.
         room = n if sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
-        # A costly one only if the pairs did not get there in as many iterations as it costs passes.
-        budget = max(CHEAP, self.n_iter) * self.objective.work - SOLVES * size**3
-        most = min(2 * room, int(max(0.0, budget) / max(size, 1) ** 2))
+        # A costly one only if the pairs did not get there in as many iterations as it costs passes, and not for ever.
+        budget = max(CHEAP, min(self.n_iter, MOST_SPENT * self.n_iter - self._spent)) * self.objective.work
+        most = min(2 * room, int(max(0.0, budget - SOLVES * size**3) / max(size, 1) ** 2))
         if size > MOST_EXACT or min(n, ROWS_PER_COORDINATE * size) > most:
             return False
         # Twice as many from one iteration to the next: near the optimum they decide how fast it is reached.
@@ -147,6 +150,7 @@ class Proximal(Descent):
         rows = min(n, wanted, most) if min(n, wanted, most) == n else min(room, most, wanted)
         if self._rows is None or rows > self._n_rows:
             self._rows, self._n_rows = self.objective.stored_rows(rows), rows
+        self._spent += (self._n_rows + SOLVES * size) * size**2 / self.objective.work
         return True
 
     def _by_hessian(self, model: "Quadratic") -> tuple[Float64, float]:
