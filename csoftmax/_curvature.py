@@ -123,20 +123,21 @@ class StoredRows(NamedTuple):
     def squares(self, theta: Float64) -> Float64:
         """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D).
 
-        z = (x - m) / s, and x may be mostly 0, so the square is taken apart: x (x - 2 m) + m^2.
+        z = (x - m) / s, and a sparse x is mostly 0, so its square is taken apart: x (x - 2 m) + m^2.
         """
         columns, d = len(theta), self.X.shape[1]
-        sums, total = np.zeros((d, columns)), np.zeros(columns)
+        sums, total, apart = np.zeros((d, columns)), np.zeros(columns), np.zeros(columns)
         for part, weight, probability in self._blocks(theta, max(BLOCK, STORED_BLOCK // max(columns, 2))):
             spread = probability * (1 - probability) * weight[:, None]
             if isinstance(part, np.ndarray):
-                sums += (part * (part - 2 * self.center)).T @ spread
+                sums += ((part - self.center) ** 2).T @ spread
             else:
                 _core.add_squares_csr(part.data, part.indices, part.indptr, self.center, spread, sums)
+                apart += spread.sum(axis=0)
             total += spread.sum(axis=0)
         entries = np.zeros_like(theta)
         # Class by class: for wide data these are the largest arrays of a fit.
-        for of_class, of_entries, of_all in zip(entries, sums.T, total, strict=True):
+        for of_class, of_entries, of_all in zip(entries, sums.T, apart, strict=True):
             of_class[:d] = np.maximum(of_entries + of_all * self.center**2, 0) * self.unit**2
         if self.fit_intercept:
             entries[:, d] = total

@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 _Float64 = npt.NDArray[np.float64]
 
+def dot(x: _Float64, y: _Float64) -> float: ...
 def to_plain(theta: _Float64, unit: _Float64, center: _Float64, coef: _Float64, intercept: _Float64) -> float: ...
 def to_standard(
     by_coef: _Float64,

@@ -13,6 +13,45 @@ include "_blas_int.pxi"
 cdef enum:
     SHORT = 100000  # multiplications for which the GIL is kept: another thread would take it for longer than they last
     SMALL_FACTOR = 256  # rows up to which LAPACK's threads are not worth waking
+    ALONE = 8192  # elements of vectors that OpenBLAS keeps on the calling thread
+
+
+# ---- vectors ------------------------------------------------------------------------------------------------------
+
+cdef double inner(Py_ssize_t n, const double *x, const double *y) noexcept nogil:
+    """x.y, by pieces: threads of BLAS that were woken for it would go on spinning, and hold up the next pass."""
+    cdef:
+        Py_ssize_t start = 0
+        blas_int length, one = 1
+        double total = 0
+    while start < n:
+        length = <blas_int>min(<Py_ssize_t>ALONE, n - start)
+        total += ddot(&length, <double*>x + start, &one, <double*>y + start, &one)
+        start += ALONE
+    return total
+
+
+cdef void add_to(Py_ssize_t n, double factor, const double *x, double *y) noexcept nogil:
+    """y += factor x."""
+    cdef:
+        Py_ssize_t start = 0
+        blas_int length, one = 1
+    while start < n:
+        length = <blas_int>min(<Py_ssize_t>ALONE, n - start)
+        daxpy(&length, &factor, <double*>x + start, &one, y + start, &one)
+        start += ALONE
+
+
+def dot(const double[::1] x, const double[::1] y):
+    """x.y on the calling thread alone."""
+    cdef:
+        Py_ssize_t n = x.shape[0]
+        double total = 0
+    if n < SHORT:
+        return inner(n, &x[0], &y[0]) if n else 0.0
+    with nogil:
+        total = inner(n, &x[0], &y[0])
+    return total
 
 
 # ---- standardised coordinates -----------------------------------------------------------------------------------
@@ -255,12 +294,10 @@ cdef void _pairs_backward(const double[:, ::1] steps, const double[:, ::1] turns
                           double[::1] shares) noexcept nogil:
     cdef:
         Py_ssize_t slots = steps.shape[0], _i, slot = newest
-        blas_int n = <blas_int>vector.shape[0], one = 1
-        double factor
+        Py_ssize_t n = vector.shape[0]
     for _i in range(count):
-        shares[slot] = rho[slot] * ddot(&n, <double*>&steps[slot, 0], &one, &vector[0], &one)
-        factor = -shares[slot]
-        daxpy(&n, &factor, <double*>&turns[slot, 0], &one, &vector[0], &one)
+        shares[slot] = rho[slot] * inner(n, &steps[slot, 0], &vector[0])
+        add_to(n, -shares[slot], &turns[slot, 0], &vector[0])
         slot = slot - 1 if slot > 0 else slots - 1
 
 
@@ -279,13 +316,11 @@ cdef void _pairs_forward(const double[:, ::1] steps, const double[:, ::1] turns,
                          const double[::1] shares) noexcept nogil:
     cdef:
         Py_ssize_t slots = steps.shape[0], i, slot
-        blas_int n = <blas_int>vector.shape[0], one = 1
-        double factor
+        Py_ssize_t n = vector.shape[0]
     for i in range(count):
         slot = newest - (count - 1 - i)
         slot = slot if slot >= 0 else slot + slots
-        factor = shares[slot] - rho[slot] * ddot(&n, <double*>&turns[slot, 0], &one, &vector[0], &one)
-        daxpy(&n, &factor, <double*>&steps[slot, 0], &one, &vector[0], &one)
+        add_to(n, shares[slot] - rho[slot] * inner(n, &turns[slot, 0], &vector[0]), &steps[slot, 0], &vector[0])
 
 
 # ---- coordinate descent -------------------------------------------------------------------------------------------

@@ -134,7 +134,6 @@ class Objective:
             intercept = self._intercept.astype(self._X.dtype, copy=False)
         loss, by_coef, by_intercept = self._pass(coef, intercept)
         _linalg.to_standard(by_coef, by_intercept, self._coef, self.alpha, self._inverse_scale, self._center, gradient)
-        self._last_loss = loss
         return loss + self.alpha / 2 * squares, gradient.ravel()
 
     def sample(self, n_rows: int) -> Sample:
@@ -219,11 +218,11 @@ class Objective:
         for of_class, by_class in zip(features, by_features, strict=True):  # one by one, to save memory
             coef = of_class * self._inverse_scale
             slope = by_class * self._scale  # of J by W, features centred; the loss's own share is without alpha W
-            slopes += slope @ slope
+            slopes += _linalg.dot(slope, slope)
             slope -= self.alpha * coef
-            loss_slopes += slope @ slope
-            squares += coef @ coef
-            inner += coef @ slope
+            loss_slopes += _linalg.dot(slope, slope)
+            squares += _linalg.dot(coef, coef)
+            inner += _linalg.dot(coef, slope)
         loss = value - self.alpha / 2 * squares
         bound = float(slopes) / (2 * self.alpha)
         if self.fit_intercept:
@@ -234,8 +233,8 @@ class Objective:
             bound += (2 * mix * math.sqrt(loss_slopes) * reach + (mix * reach) * (mix * reach)) / (2 * self.alpha)
         return bound + 8 * self.precision * abs(value)
 
-    def l1_gap_bound(self, theta: Float64, gradient: Float64) -> float:
-        """Upper bound of J - J* under an L1 term, from the duality gap.
+    def l1_gap_bound(self, theta: Float64, smooth: float, gradient: Float64) -> float:
+        """Upper bound of J - J* under an L1 term, from the duality gap; `smooth` is J without that term.
 
         As in `gap_bound`, with q_i = (1 - e) p_i + e r; and as the dual of lambda |w| asks for slopes within lambda,
         the residuals q_i - y_i are scaled by the largest t <= 1 that brings them there, or by 1 where the L2 term pays
@@ -245,7 +244,7 @@ class Objective:
         by_features, by_intercept = self.split(gradient)
         curvature, strength = self._penalty[: features.shape[1]], self.lasso * self._inverse_scale
         mix = self._mix(by_intercept)
-        slope, penalty, inside = float(intercept @ by_intercept), 0.0, 1.0
+        slope, ridge, lasso, inside = float(intercept @ by_intercept), 0.0, 0.0, 1.0
 
         def reaches() -> Iterator[Float64]:
             # No residual of r's is larger than 1/2 in these units; it is that of a label against its share.
@@ -258,18 +257,19 @@ class Objective:
             for reach in reaches():
                 over = np.maximum(t * reach - strength, 0)
                 cost += float(np.divide(over**2, 2 * curvature, where=over > 0, out=np.zeros_like(over)).sum())
-            return penalty + slope + (1 - t * (1 - mix)) * entropy + cost
+            return ridge + lasso + slope + (1 - t * (1 - mix)) * entropy + cost
 
         with np.errstate(all="ignore"):
             for of_class, by_class in zip(features, by_features, strict=True):
-                slope += float((by_class - curvature * of_class) @ of_class)
-                penalty += float(curvature @ of_class**2) / 2 + float(strength @ abs(of_class))
-            entropy = self._last_loss - slope
+                slope += _linalg.dot(by_class - curvature * of_class, of_class)
+                ridge += _linalg.dot(curvature, of_class**2) / 2
+                lasso += _linalg.dot(strength, abs(of_class))
+            entropy = smooth - ridge - slope
             for reach in reaches():
                 share = np.divide(strength, reach, where=reach > 0, out=np.ones_like(reach))
                 inside = min(inside, float(share.min(initial=1.0)) * (1 - 1e-15))
             best = min(bound(1.0), bound(inside))
-        return best + 8 * self.precision * abs(entropy + penalty) if np.isfinite(best) else np.inf
+        return best + 8 * self.precision * abs(smooth + lasso) if np.isfinite(best) else np.inf
 
     def _mix(self, by_intercept: Float64) -> float:
         """e of `gap_bound`."""
@@ -299,7 +299,8 @@ class Objective:
         _, intercept = self.split(theta)
         shares = self._class_shares
         if self.fit_intercept:
-            intercept[:] = np.log(shares[1] / shares[0]) if self.n_columns == 1 else np.log(shares)
+            with np.errstate(divide="ignore"):  # a class may be missing from a fold of a cross-validation
+                intercept[:] = np.log(shares[1] / shares[0]) if self.n_columns == 1 else np.log(shares)
         _, gradient = self.value_gradient(theta)
         steepest = float(abs(self.split(gradient)[0] * self._scale).max(initial=0.0))
         ratio = self.lasso / (self.lasso + self.alpha)

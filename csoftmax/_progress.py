@@ -37,4 +37,5 @@ class Progress:
                 self._bar.update()
                 self._bar.set_postfix_str(line)
             if self._plain is not None:
-                print(f"\r{self._unit} {self._done}/{self._total}: {line}", end="", file=self._plain, flush=True)
+                # Padded, to cover what the last line had more.
+                print(f"\r{self._unit} {self._done}/{self._total}: {line:<60}", end="", file=self._plain, flush=True)

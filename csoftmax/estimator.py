@@ -43,7 +43,8 @@ class FitReport:
     gap : float
         How far J may be above the optimum.
     gap_kind : {"bound", "estimate", "unknown"}
-        What `gap` is: a bound that cannot be exceeded, an estimate (half a Newton decrement), or nothing.
+        What `gap` is: a bound that cannot be exceeded, an estimate (by the last model of the curvature, or by how J
+        fell in the last iterations), or nothing.
     n_iter, n_passes : int
         Iterations, and evaluations of J over all rows.
     seconds : float
@@ -106,7 +107,7 @@ class SoftmaxRegression(Estimator):
     tol : float, default=1e-4
         Stop when the largest entry of the gradient of J, each feature centred and in units of its standard
         deviation, is at most `tol` and the estimated gap (J - J*) / max(J, 1e-3) at most tol / 100; the units of
-        the features do not matter. 0 runs `max_iter` iterations.
+        the features do not matter. 0 runs `max_iter` iterations, unless the gradient is exactly 0.
     max_iter : int, default=1000
     fit_intercept : bool, default=True
     class_weight : dict or "balanced", optional

@@ -118,6 +118,8 @@ def test_a_class_may_be_missing_from_training_rows():
     np.testing.assert_allclose(fold[2, :-1], 0, atol=1e-3)
     assert fold[2, -1] < fold[:2, -1].min() - 10
     np.testing.assert_allclose(fold[1] - fold[0], [*without.coef_[0], without.intercept_[0]], atol=1e-3)
+    zeros = SoftmaxRegressionCV(Cs=[1e-9], l1_ratios=[1.0], cv=cv).fit(X, y).coefs_paths_
+    assert not zeros[..., :-1].any()
 
 
 # ---- against fits one by one --------------------------------------------------------------------------------------
@@ -147,16 +149,19 @@ def test_every_point_of_the_paths_is_the_fit_of_its_fold(n_classes, solver, fit_
     assert len(model.loss_curve_) == model.fit_report_.n_iter
 
 
-def test_digits_at_the_default_tolerance_are_within_it():
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+def test_digits_at_the_default_tolerance_are_within_it(ratio):
     X, y = real("digits")
-    Cs = np.logspace(-4, 4, 5)
-    model = SoftmaxRegressionCV(Cs=Cs, cv=2).fit(X, y)
+    Cs = np.logspace(-4, 4, 5) if ratio == 0 else [1e-2, 0.1, 1.0, 3.0]
+    model = SoftmaxRegressionCV(Cs=Cs, cv=2, l1_ratios=(ratio,)).fit(X, y)
     for fold, (train, _) in enumerate(StratifiedKFold(2).split(X, y)):
         for i, C in enumerate(Cs):
-            best = SoftmaxRegression(C=C, tol=1e-10, max_iter=5000).fit(X[train], y[train]).fit_report_.objective
+            tight = SoftmaxRegression(C=C, l1_ratio=ratio, tol=1e-9, max_iter=5000).fit(X[train], y[train])
+            best = tight.fit_report_.objective
             rows = model.coefs_paths_[fold, 0, i]
             loss = csoftmax.loss_gradient(X[train], y[train], rows[:, :-1], rows[:, -1])[0]
-            J = loss + (rows[:, :-1] ** 2).sum() / (2 * C * len(train))
+            norm = (1 - ratio) / 2 * (rows[:, :-1] ** 2).sum() + ratio * abs(rows[:, :-1]).sum()
+            J = loss + norm / (C * len(train))
             assert J - best <= 1e-6 * max(best, 1e-3)
 
 

@@ -22,6 +22,7 @@ from csoftmax._objective import Objective
 EPS = 2.0**-52
 SETS = ["iris", "wine", "cancer", "digits"]
 SOLVERS = ["auto", "lbfgs", "newton"]
+WAYS = [*({"solver": name} for name in SOLVERS), {"l1_ratio": 0.5}]
 
 
 @functools.cache
@@ -190,11 +191,11 @@ def test_a_warm_start_from_the_optimum_without_a_penalty():
 # ---- the end of a fit -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_too_few_iterations_are_a_warning_that_says_how_far_it_is(solver):
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_too_few_iterations_are_a_warning_that_says_how_far_it_is(way):
     X, y = overlapping(300, 5, 4)
     with pytest.warns(ConvergenceWarning, match=r"max_iter=2\b.* gap of \d.*raise max_iter"):
-        model = SoftmaxRegression(solver=solver, max_iter=2, tol=1e-9).fit(X, y)
+        model = SoftmaxRegression(**way, max_iter=2, tol=1e-9).fit(X, y)
     assert model.n_iter_.tolist() == [2]
     assert not model.fit_report_.converged
     assert 0 < model.fit_report_.gap < np.inf
@@ -212,26 +213,27 @@ def interrupted(model, X, y):
         np.testing.assert_array_equal(model.__dict__[name], value)
 
 
-@pytest.mark.parametrize("solver", ["gd", *SOLVERS])
+@pytest.mark.parametrize("way", [{"solver": "gd"}, *WAYS], ids=str)
 @pytest.mark.parametrize("fitted", [True, False])
-def test_a_keyboard_interrupt_leaves_the_estimator_as_it_was(solver, fitted):
+def test_a_keyboard_interrupt_leaves_the_estimator_as_it_was(way, fitted):
     def callback(iteration, objective, gradient_norm):
         if iteration == 2:
             raise KeyboardInterrupt
 
     X, y = overlapping(300, 5, 4)
-    model = SoftmaxRegression(solver=solver, warm_start=True)
+    model = SoftmaxRegression(**way, warm_start=True)
     if fitted:
-        quietly_fitted = quietly(X[:50], y[:50], solver=solver)
+        quietly_fitted = quietly(X[:50], y[:50], **way)
         model.__dict__.update(quietly_fitted.__dict__)
     model.set_params(callback=callback, warm_start=fitted, tol=1e-9)
     interrupted(model, X * 2 + 1, y)
 
 
-@pytest.mark.parametrize("solver", ["gd", *SOLVERS])
+@pytest.mark.parametrize("way", [{"solver": "gd"}, *WAYS], ids=str)
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_ctrl_c_ends_a_long_fit_and_leaves_the_estimator_as_it_was(solver, n_threads):
-    X, y = overlapping(40_000, 40, 5 if solver == "newton" else 20)  # a Hessian of 5 classes takes some 20 ms
+def test_ctrl_c_ends_a_long_fit_and_leaves_the_estimator_as_it_was(way, n_threads):
+    few = way == {"solver": "newton"}  # a Hessian of 5 classes takes some 20 ms
+    X, y = overlapping(40_000, 40, 5 if few else 20)
     sent = []
 
     def press(iteration, objective, gradient_norm):
@@ -246,7 +248,7 @@ def test_ctrl_c_ends_a_long_fit_and_leaves_the_estimator_as_it_was(solver, n_thr
     model = quietly(X[:200], y[:200], max_iter=3)
     # A rate and a tolerance that keep any solver busy for seconds.
     settings = {"learning_rate": 1e-3, "tol": 1e-12, "max_iter": 10**6, "C": 1e6}
-    model.set_params(solver=solver, n_threads=n_threads, callback=press, **settings)
+    model.set_params(**way, n_threads=n_threads, callback=press, **settings)
     try:
         with threadpool_limits(1, user_api="blas"):  # OpenBLAS's threads wait for each other on a busy machine
             interrupted(model, X, y)
@@ -256,8 +258,8 @@ def test_ctrl_c_ends_a_long_fit_and_leaves_the_estimator_as_it_was(solver, n_thr
     assert time.perf_counter() - sent[0] < 5
 
 
-@pytest.mark.parametrize("solver", ["gd", *SOLVERS])
-def test_a_callback_stops_the_fit(solver):
+@pytest.mark.parametrize("way", [{"solver": "gd"}, *WAYS], ids=str)
+def test_a_callback_stops_the_fit(way):
     seen = []
 
     def callback(iteration, objective, gradient_norm):
@@ -265,7 +267,7 @@ def test_a_callback_stops_the_fit(solver):
         return iteration == 3
 
     X, y = overlapping(300, 5, 4)
-    model = SoftmaxRegression(solver=solver, tol=1e-9, callback=callback).fit(X, y)  # and no warning
+    model = SoftmaxRegression(**way, tol=1e-9, callback=callback).fit(X, y)  # and no warning
     assert model.n_iter_.tolist() == [3]
     assert [iteration for iteration, _, _ in seen] == [1, 2, 3]
     np.testing.assert_array_equal([J for _, J, _ in seen], model.loss_curve_)

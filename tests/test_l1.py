@@ -151,7 +151,7 @@ def test_the_bound_is_never_below_the_gap(ratio, fit_intercept, n_classes):
         theta = optimum + size * rng.standard_normal(optimum.shape) * (optimum != 0)
         smooth, gradient = objective.value_gradient(theta)
         gap = smooth + np.tile(objective.l1(), objective.n_columns) @ abs(theta) - smallest
-        bound = objective.l1_gap_bound(theta, gradient)
+        bound = objective.l1_gap_bound(theta, smooth, gradient)
         assert gap <= bound
         assert bound <= 1e-10 + 1000 * size  # and it says something
 
@@ -239,6 +239,32 @@ def test_a_warm_start_needs_fewer_passes_and_ends_at_the_same_place():
     assert warm.fit_report_.n_passes < cold.fit_report_.n_passes
 
 
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_a_start_near_the_optimum_is_not_taken_for_it(model_of_curvature, ratio):
+    # The slopes of the new problem are far below tol: nothing but an estimate of the gap keeps the fit going.
+    X, y = nearly_dependent()
+    model = SoftmaxRegression(l1_ratio=ratio, C=1e4, warm_start=True).fit(X, y)
+    for C in (1e5, 1e6):
+        model.set_params(C=C).fit(X, y)
+        best = fitted(X, y, l1_ratio=ratio, C=C).fit_report_.objective
+        assert model.fit_report_.converged
+        assert model.fit_report_.objective - best <= 4e-6 * max(best, 1e-3)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("C", [1.0, 10.0])
+def test_sparse_rows_that_are_nearly_separable(ratio, C):
+    # Where rows are decided the Hessian promises far more than there is: steps of 1e7.
+    rng = np.random.default_rng(1)
+    y = rng.integers(8, size=600)
+    words = rng.zipf(1.3, size=(600, 30)) % 400
+    words[:, :6] = (words[:, :6] * 8 + y[:, None]) % 400
+    entries = np.ones(words.size), words.ravel(), np.arange(0, words.size + 1, 30)
+    X = scipy.sparse.csr_array(entries, shape=(600, 400))
+    model = fitted(X, y, C=C, l1_ratio=ratio, tol=1e-6)
+    assert kkt(model, X.toarray(), y, np.ones(600), C, ratio) < 1e-5
+
+
 def test_the_elastic_net_tends_to_its_ends():
     X, y = overlapping(200, 6, 3)
     for ratio, end in ((1e-9, 0.0), (1 - 1e-9, 1.0)):
@@ -308,6 +334,44 @@ def test_even_numbers_of_classes_leave_no_feature_without_a_zero():
     X, y = overlapping(300, 5, 4, seed=8)
     model = fitted(X, y, C=100, l1_ratio=1.0)
     assert (model.coef_ == 0).any(axis=0).all()
+
+
+def test_hessians_cost_no_more_than_they_may(monkeypatch):
+    made = []
+
+    def keep(self, size):
+        answer = affords(self, size)
+        if answer:
+            passes = self._n_rows * size**2 / self.objective.work
+            made.append(passes)
+            assert passes <= max(proximal.CHEAP, self.n_iter)
+        return answer
+
+    affords = proximal.Proximal._affords
+    monkeypatch.setattr(proximal.Proximal, "_affords", keep)
+    X, y = real("digits")
+    fitted(np.repeat(X, 4, axis=0), np.repeat(y, 4), C=1.0, l1_ratio=1.0)
+    assert max(made) > proximal.CHEAP
+
+
+def test_a_pair_of_few_places_is_zero_at_others():
+    pair = proximal.Pair(np.array([2, 5]), np.array([1.0, 3.0]), np.zeros(9))
+    np.testing.assert_array_equal(pair.step_at(np.array([0, 2, 3, 5, 8])), [0, 1, 0, 3, 0])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_a_gradient_may_take_the_place_of_its_point(sparse, fit_intercept):
+    X, y = overlapping(50, 4, 3)
+    objective = Objective(
+        scipy.sparse.csr_array(X) if sparse else X, y.astype(np.int32), np.ones(50), 3,
+        C=1.0, fit_intercept=fit_intercept, standardise=True, n_threads=1,
+    )  # fmt: skip
+    theta = np.random.default_rng(0).standard_normal(objective.size)
+    expected = objective.value_gradient(theta)
+    J, gradient = objective.value_gradient(theta, theta)
+    assert gradient is theta or gradient.base is theta
+    np.testing.assert_array_equal([J, *gradient], [expected[0], *expected[1]])
 
 
 @pytest.mark.parametrize("solver", ["gd", "lbfgs", "newton"])

@@ -9,7 +9,8 @@ from .._typing import Float64
 from ._result import Options, Result
 
 PATIENCE = 5  # iterations without a smaller gradient, where J falls by less than rounding
-MOST_RATIO = 0.95  # of J's falls; closer to one it is rounding
+WINDOW = 4  # iterations at least from which the rest of the descent is guessed
+LEAST_RATIO, MOST_RATIO = 0.1, 0.95  # of J's falls; closer to one it is rounding
 
 Verdict = tuple[bool, str]  # converged, and why the fit ends
 
@@ -51,7 +52,6 @@ class Descent(ABC):
                 self._stuck = True  # with tol=0 all iterations are run, those that do not move too
                 self.arrive(self.value, self.norm)
             if self.options.monitor(self.n_iter, self.value, self.norm):
-                self.turn()
                 return self.result(False, "was stopped by the callback")
 
     @abstractmethod
@@ -82,15 +82,16 @@ class Descent(ABC):
         """What J still has to fall by, to judge by the last iterations.
 
         The decrement of a corrected model falls short of the gap. J falls geometrically at best: by d over the newest
-        tenth of the iterations, or five, and by D over as many before, so that d^2 / (D - d) is left.
+        tenth of the iterations, or four, and by D over as many before, so that d^2 / (D - d) is left, or, where that is
+        next to nothing, a tenth of d.
         """
-        window = min(self.n_iter, max(5, self.n_iter // 10))
+        window = min(self.n_iter, max(WINDOW, self.n_iter // 10))
         newest = self.curve[-1 - window] - self.value
         if self.n_iter < 2 * window or newest <= 0:
             return newest
         before = self.curve[-1 - 2 * window] - self.curve[-1 - window]
         ratio = newest / before if newest < MOST_RATIO * before else MOST_RATIO
-        return newest * max(1.0, ratio / (1 - ratio))
+        return newest * max(LEAST_RATIO, ratio / (1 - ratio))
 
     # ---- the end --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ Each iteration replaces f by a quadratic model, minimises that plus the L1 term 
 coordinate descent, and goes along the step until F falls (newton: Lee, Sun and Saunders 2014, doi:10.1137/130921428;
 coordinate descent: Friedman, Hastie and Tibshirani 2010, doi:10.18637/jss.v033.i01). The model is
 
-    the Hessian      in the coordinates of the working set, from a sample of rows, where that is small;
+    the Hessian      in the coordinates of the working set, from a sample of rows, where its price is a few passes, or no
+                     more than there were iterations; damped where its steps proved too long;
     else L-BFGS      in its direct, compact form (Byrd, Nocedal and Schnabel 1994, doi:10.1007/BF01582063) over the
                      diagonal of the Hessian, of which one coordinate costs but a few multiplications.
 
@@ -23,7 +24,7 @@ from .. import _linalg
 from .._curvature import StoredRows, solver
 from .._objective import Objective
 from .._typing import Float64
-from ._descent import Descent, Verdict
+from ._descent import PATIENCE, Descent, Verdict
 from ._result import Options, Result
 
 Places = npt.NDArray[np.intp]
@@ -39,7 +40,8 @@ DECREASE = 1e-4
 MOST_SPENT = 20  # passes' worth of Hessians for each iteration
 SOLVES = 2  # times the cube of the coordinates: what `_polish` costs
 MAX_TRIALS = 40
-WRONG, LEAST_DAMPING = 0.1, 1e-4  # shortest step, of one, that a model of some use makes, and what follows
+WRONG = 0.1  # of a step: the Hessian that asked for one ten times too long is damped from then on
+LEAST_DAMPING = 1e-4
 DIAGONAL_INTERVAL = 10
 
 
@@ -69,7 +71,8 @@ class Proximal(Descent):
         self.l1 = objective.l1()
         self.active: Places = np.zeros(0, np.intp)  # the working set
         self.change = np.zeros(0)  # the step in its coordinates
-        self.exact = self.settled = False  # the model is the Hessian; its minimum was found
+        self.exact = False  # the model is the Hessian
+        self._whole = True  # no coordinate that would move is left out of the working set
         self._pairs: list[Pair] = []
         self._history = int(np.clip(objective.memory // (4 * 16 * objective.size), 2, 20))
         self._trust = 0  # minima of undamped Hessians found in a row: where one is hardly solvable they are an accident
@@ -78,8 +81,9 @@ class Proximal(Descent):
         self._n_rows, self._spent = 0, 0.0  # of these, and on Hessians, in passes
         self._diagonal = np.zeros(0)
         self._diagonal_age = DIAGONAL_INTERVAL  # in iterations; it is made anew at this age
-        smooth, self.gradient = objective.value_gradient(self.theta)
-        self._measure(smooth + self._norm_of(self.theta))
+        objective.balance(self.theta)
+        self._smooth, self.gradient = objective.value_gradient(self.theta)
+        self._measure(self._smooth + self._l1_term(self.theta))
 
     @property
     def reason(self) -> str:
@@ -106,15 +110,15 @@ class Proximal(Descent):
         free = self._l1_at(outside) == 0
         inside, outside = np.append(inside, outside[free]), outside[~free]
         most = max(LEAST_GROWTH, len(inside))
-        if len(outside) > most:
+        self._whole = len(outside) <= most
+        if not self._whole:
             outside = outside[np.argpartition(-slope[outside], most)[:most]]
         self.active = np.sort(np.append(inside, outside))
 
     def _l1_at(self, places: Places) -> Float64:
         return self.l1[places % len(self.l1)]
 
-    def _norm_of(self, theta: Float64) -> float:
-        """The L1 term."""
+    def _l1_term(self, theta: Float64) -> float:
         places = np.flatnonzero(theta)
         return float(self._l1_at(places) @ abs(theta[places]))
 
@@ -123,23 +127,30 @@ class Proximal(Descent):
     def turn(self) -> None:
         active = self.active
         model = Quadratic(self.gradient[active], self._l1_at(active), self.theta[active])
-        self.exact = self._is_affordable(len(active))
-        self.change, curvature = self._by_hessian(model) if self.exact else self._by_pairs(model)
-        self.gap = model.fall(self.change, curvature)
-        self._trust = self._trust + 1 if self.exact and self.settled and self._damping == 0 else 0
+        self.exact = self._affords(len(active))
+        self.change, curvature, settled = self._by_hessian(model) if self.exact else self._by_pairs(model)
+        self.decrement = self.gap = model.fall(self.change, curvature)
+        certain = self.exact and settled and self._whole and self._damping == 0
+        self._trust = self._trust + 1 if certain else 0
         if self._trust < 2:
             # Twice what is to be expected: as coordinates come and go, the descent is less even than a smooth one.
             self.gap = max(self.gap, 2 * self.rest_of_descent())
-        self.decrement = self.gap
+        at_rest = self.norm <= self.options.tol
+        if at_rest and not certain and self.n_iter < PATIENCE:
+            self.gap = np.inf  # a good start, and neither a diagonal nor so few falls can tell how good it is
         self.bound = np.inf
-        if self.norm <= self.options.tol or self.n_iter == self.options.max_iter:
-            self.bound = self.objective.l1_gap_bound(self.theta, self.gradient)
+        if at_rest or self.n_iter == self.options.max_iter:
+            self.bound = self.objective.l1_gap_bound(self.theta, self._smooth, self.gradient)
 
-    def _is_affordable(self, size: int) -> bool:
-        """Whether the Hessian of so many coordinates pays, from enough rows; their number grows with it."""
-        n, sparse = self.objective.n_rows, self.objective.sparse
-        # All rows are used where they lie; a part of dense ones is a copy.
-        room = n if sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
+    @property
+    def _room(self) -> int:
+        """Rows that there is memory for: all where they lie, but a part of dense ones is a copy."""
+        n = self.objective.n_rows
+        return n if self.objective.sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
+
+    def _affords(self, size: int) -> bool:
+        """Whether the Hessian of so many coordinates pays; if so, its rows are taken. Their number grows with it."""
+        n, room = self.objective.n_rows, self._room
         # A costly one only if the pairs did not get there in as many iterations as it costs passes, and not for ever.
         budget = max(CHEAP, min(self.n_iter, MOST_SPENT * self.n_iter - self._spent)) * self.objective.work
         most = min(2 * room, int(max(0.0, budget - SOLVES * size**3) / max(size, 1) ** 2))
@@ -147,34 +158,34 @@ class Proximal(Descent):
             return False
         # Twice as many from one iteration to the next: near the optimum they decide how fast it is reached.
         wanted = max(LEAST_ROWS, ROWS_PER_COORDINATE * size, 2 * self._n_rows if self.n_iter > 2 else 0)
-        rows = min(n, wanted, most) if min(n, wanted, most) == n else min(room, most, wanted)
-        if self._rows is None or rows > self._n_rows:
+        rows = n if n <= min(wanted, most) else min(room, most, wanted)
+        if self._rows is None or not rows <= self._n_rows <= most:
             self._rows, self._n_rows = self.objective.stored_rows(rows), rows
         self._spent += (self._n_rows + SOLVES * size) * size**2 / self.objective.work
         return True
 
-    def _by_hessian(self, model: "Quadratic") -> tuple[Float64, float]:
-        """The step that minimises the model with the Hessian, and the curvature along it."""
+    def _by_hessian(self, model: "Quadratic") -> tuple[Float64, float, bool]:
+        """The step that minimises the model with the Hessian, the curvature along it, and whether it was found."""
         assert self._rows is not None
         active, columns = self.active, self.objective.n_columns
         step, product = np.zeros(len(active)), np.zeros(len(active))
-        self.settled = True
         if not len(active):  # no intercept, and every weight stays zero
-            return step, 0.0
+            return step, 0.0, True
         hessian = self._rows.hessian(self.theta.reshape(columns, -1), active)
         np.einsum("aa->a", hessian)[:] += self._damping
         tol = ACCURACY * self.norm
+        feature = np.unique(active % self.objective.n_coordinates, return_inverse=True)[1]
         for attempt in range(ROUNDS):
-            self.settled = _linalg.descend(hessian, *model, step, product, tol, SWEEPS) <= tol
-            if self.settled and attempt:
+            settled = _linalg.descend(hessian, *model, step, product, tol, SWEEPS) <= tol
+            if settled and attempt:
                 break
             for _ in range(min(POLISH, 4 + POLISH_WORK // len(active) ** 3)):
-                if _polish(model, hessian, step, product, active % self.objective.n_coordinates, columns):
+                if _polish(model, hessian, step, product, feature, columns):
                     break
-        return step, float(step @ product)
+        return step, float(step @ product), settled
 
-    def _by_pairs(self, model: "Quadratic") -> tuple[Float64, float]:
-        """The step that nearly minimises the model with the pairs, and the curvature along it."""
+    def _by_pairs(self, model: "Quadratic") -> tuple[Float64, float, bool]:
+        """The step that nearly minimises the model with the pairs, the curvature along it, and that it is not exact."""
         self._renew_diagonal()
         active, pairs = self.active, self._pairs
         diagonal, rank = self._diagonal[active], 2 * len(pairs)
@@ -195,14 +206,13 @@ class Proximal(Descent):
             left[:] = np.linalg.solve(middle * unit * unit[:, None], right.T).T
         change, product = np.zeros(len(active)), np.zeros(rank)
         _linalg.descend_low_rank(diagonal, left, right, *model, change, product, ACCURACY * self.norm, SWEEPS)
-        return change, float(diagonal @ change**2) - float((left.T @ change) @ product)
+        return change, float(diagonal @ change**2) - float((left.T @ change) @ product), False
 
     def _renew_diagonal(self) -> None:
         """The diagonal of the Hessian at theta, if it is time."""
         if self._diagonal_age < DIAGONAL_INTERVAL:
             return
-        n = self.objective.n_rows
-        room = n if self.objective.sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
+        n, room = self.objective.n_rows, self._room
         rows = self.objective.stored_rows(n if n <= 4 * room else max(LEAST_ROWS, room))
         entries = (rows.squares(self.theta.reshape(self.objective.n_columns, -1)) + rows.penalty).ravel()
         self._diagonal = np.maximum(entries, 1e-6)
@@ -215,7 +225,7 @@ class Proximal(Descent):
         if not change.any():
             return False
         start, l1 = self.theta[active], self._l1_at(active)
-        slope = float(self.gradient[active] @ change) + _change_of_norm(l1, start, change)
+        slope = float(self.gradient[active] @ change) + _change_of_l1(l1, start, change)
         if not slope < 0:
             return False
         noise = 2 * self.objective.precision * abs(self.value)
@@ -225,9 +235,11 @@ class Proximal(Descent):
             theta[active] = start + length * change
             self.objective.balance(theta)
             smooth, gradient = self.objective.value_gradient(theta)
-            value = smooth + self._norm_of(theta)
+            value = smooth + self._l1_term(theta)
             if value <= self.value + DECREASE * length * slope + (noise if -slope * length <= 100 * noise else 0):
-                self._accept(theta, value, gradient)
+                self._accept(theta, smooth, value, gradient)
+                if not self.exact:
+                    return True
                 if length < WRONG:
                     self._damping = max(10 * self._damping, LEAST_DAMPING)
                 elif self._damping > 0 and length == 1:
@@ -239,11 +251,11 @@ class Proximal(Descent):
             length *= min(max(guess, 0.1), 0.5)
         return False
 
-    def _accept(self, theta: Float64, value: float, gradient: Float64) -> None:
+    def _accept(self, theta: Float64, smooth: float, value: float, gradient: Float64) -> None:
         places = np.flatnonzero(theta != self.theta)
         step, turn = theta[places] - self.theta[places], np.subtract(gradient, self.gradient, out=self.gradient)
-        self.theta, self.gradient = theta, gradient
-        if float(step @ turn[places]) > np.finfo(np.float64).eps * float(turn @ turn):
+        self.theta, self._smooth, self.gradient = theta, smooth, gradient
+        if float(step @ turn[places]) > np.finfo(np.float64).eps * _linalg.dot(turn, turn):
             self._pairs = [*self._pairs, Pair(places, step, turn)][-self._history :]
         self._diagonal_age += 1
         self._measure(value)
@@ -270,10 +282,10 @@ class Quadratic(NamedTuple):
 
     def fall(self, step: Float64, curvature: float) -> float:
         """What the model falls by along a step; curvature is s'Hs."""
-        return -float(self.gradient @ step) - curvature / 2 - _change_of_norm(self.l1, self.start, step)
+        return -float(self.gradient @ step) - curvature / 2 - _change_of_l1(self.l1, self.start, step)
 
 
-def _change_of_norm(l1: Float64, start: Float64, step: Float64) -> float:
+def _change_of_l1(l1: Float64, start: Float64, step: Float64) -> float:
     return float(l1 @ (abs(start + step) - abs(start)))
 
 

@@ -49,8 +49,8 @@ class Pairs:
 
     def add(self, step: Float64, turn: Float64) -> None:
         """Keep a pair in place of the oldest; not one whose curvature is rounding error."""
-        curvature = float(step @ turn)
-        if not len(self._rho) or curvature <= np.finfo(np.float64).eps * float(turn @ turn):
+        curvature = _linalg.dot(step, turn)
+        if not len(self._rho) or curvature <= np.finfo(np.float64).eps * _linalg.dot(turn, turn):
             return
         self._newest = (self._newest + 1) % len(self._rho)
         self._steps[self._newest], self._turns[self._newest], self._rho[self._newest] = step, turn, 1 / curvature
@@ -66,7 +66,7 @@ class Pairs:
         result = solve(result)
         if not exact:
             turn = self._turns[self._newest]
-            result /= self._rho[self._newest] * float(turn @ solve(turn))
+            result /= self._rho[self._newest] * _linalg.dot(turn, solve(turn))
         _linalg.pairs_forward(*kept, result, self._shares)
         return result
 
@@ -117,10 +117,9 @@ def choose(objective: Objective) -> Setting:
 def ladder(objective: Objective) -> list[Setting]:
     """Every model for this shape, the most exact first, and whether making it costs few enough passes and bytes.
 
-    Costs are counted in multiplications. A model is made from as many
-    rows as its share of one pass's work allows, at least some multiple of its size, as far as memory goes: a Hessian
-    from too few rows misleads, while the block models only start what the pairs of L-BFGS complete. The more a model
-    costs, the longer it is kept.
+    Costs are counted in multiplications. A model is made from as many rows as its share of one pass's work allows, at
+    least some multiple of its size, as far as memory goes: a Hessian from too few rows misleads, while the block models
+    only start what the pairs of L-BFGS complete. The more a model costs, the longer it is kept.
     """
     n, size, columns = objective.n_rows, objective.n_coordinates, objective.n_columns
     free = max(1, columns - 1)
@@ -223,7 +222,7 @@ class QuasiNewton(Descent):
             if self._rest_is_noise:
                 self.direction[:] = 0
             self.direction[self._stiff] = -self.gradient[self._stiff] / self._stiffness
-        self.gap = self.decrement = max(0.0, -float(self.direction @ self.gradient) / 2)
+        self.gap = self.decrement = max(0.0, -_linalg.dot(self.direction, self.gradient) / 2)
         if not self.setting.exact:
             self.gap = max(self.gap, self.rest_of_descent())
         self.bound = np.inf
@@ -240,7 +239,7 @@ class QuasiNewton(Descent):
             self.turn()
 
     def search(self) -> bool:
-        slope = float(self.direction @ self.gradient)
+        slope = _linalg.dot(self.direction, self.gradient)
         found = _line_search(
             self.objective.value_gradient, self.theta, self.value, slope, self.direction, self.objective.precision
         )
@@ -327,7 +326,7 @@ def _line_search(
         np.multiply(direction, step, out=trial)
         trial += theta
         value, gradient = value_gradient(trial, trial)
-        slope = float(gradient @ direction)
+        slope = _linalg.dot(gradient, direction)
         if not (np.isfinite(value) and np.isfinite(slope)):
             high, high_slope = step, np.nan
             step = low + 0.1 * (step - low)
