@@ -35,7 +35,7 @@ TILE_SIZE, PLAIN_TILE_SIZE = 1024, 64
 CHUNK_WORK, PARTIAL_BYTES, MAX_CHUNKS = 2**22, 2**25, 16
 BLOCK = 256  # rows of a workspace
 RESTRICTED_BLOCK = 2**21  # values of a workspace
-STORED_BLOCK = 2**17  # probabilities of sparse rows at once
+STORED_BLOCK = 2**19  # probabilities of sparse rows at once
 CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
@@ -126,6 +126,9 @@ class StoredRows(NamedTuple):
         z = (x - m) / s, and a sparse x is mostly 0, so its square is taken apart: x (x - 2 m) + m^2.
         """
         columns, d = len(theta), self.X.shape[1]
+        if not theta.any():  # no class is preferred, and the mean square of every feature is one
+            chance = 1 / max(columns, 2)
+            return np.full_like(theta, chance * (1 - chance) * float(self.weight.sum()))
         sums, total, apart = np.zeros((d, columns)), np.zeros(columns), np.zeros(columns)
         for part, weight, probability in self._blocks(theta, max(BLOCK, STORED_BLOCK // max(columns, 2))):
             spread = probability * (1 - probability) * weight[:, None]

@@ -240,15 +240,16 @@ def test_a_warm_start_needs_fewer_passes_and_ends_at_the_same_place():
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_a_start_near_the_optimum_is_not_taken_for_it(model_of_curvature, ratio):
+def test_a_start_near_the_optimum_is_not_taken_for_it(monkeypatch, ratio):
     # The slopes of the new problem are far below tol: nothing but an estimate of the gap keeps the fit going.
+    monkeypatch.setattr(proximal, "CHEAP", 0)  # and at first not by the Hessian
     X, y = nearly_dependent()
     model = SoftmaxRegression(l1_ratio=ratio, C=1e4, warm_start=True).fit(X, y)
     for C in (1e5, 1e6):
         model.set_params(C=C).fit(X, y)
         best = fitted(X, y, l1_ratio=ratio, C=C).fit_report_.objective
         assert model.fit_report_.converged
-        assert model.fit_report_.objective - best <= 4e-6 * max(best, 1e-3)
+        assert model.fit_report_.objective - best <= 2e-6 * max(best, 1e-3)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)

@@ -6,8 +6,8 @@ Each iteration replaces f by a quadratic model, minimises that plus the L1 term 
 coordinate descent, and goes along the step until F falls (newton: Lee, Sun and Saunders 2014, doi:10.1137/130921428;
 coordinate descent: Friedman, Hastie and Tibshirani 2010, doi:10.18637/jss.v033.i01). The model is
 
-    the Hessian      in the coordinates of the working set, from a sample of rows, where its price is a few passes, or no
-                     more than there were iterations; damped where its steps proved too long;
+    the Hessian      in the coordinates of the working set, from a sample of rows, where its price is a few passes, or
+                     no more than there were iterations; damped where its steps proved too long;
     else L-BFGS      in its direct, compact form (Byrd, Nocedal and Schnabel 1994, doi:10.1007/BF01582063) over the
                      diagonal of the Hessian, of which one coordinate costs but a few multiplications.
 
@@ -146,7 +146,7 @@ class Proximal(Descent):
     def _room(self) -> int:
         """Rows that there is memory for: all where they lie, but a part of dense ones is a copy."""
         n = self.objective.n_rows
-        return n if self.objective.sparse else self.objective.memory // (4 * 8 * self.objective.n_coordinates)
+        return n if self.objective.sparse else int(self.objective.memory // (4 * 8 * self.objective.n_coordinates))
 
     def _affords(self, size: int) -> bool:
         """Whether the Hessian of so many coordinates pays; if so, its rows are taken. Their number grows with it."""

@@ -31,7 +31,7 @@ from .proximal import proximal
 DECREASE, CURVATURE = 1e-4, 0.9
 MAX_TRIALS = 40
 MORE = 4  # times the rows of the first model for a later one
-SPARSE_INTERVAL = 10
+SPARSE_INTERVAL = 20
 OTHERS = 14  # vectors as long as theta, besides the pairs
 
 
@@ -126,8 +126,11 @@ def ladder(objective: Objective) -> list[Setting]:
     full = free * size
     one_pass = objective.work
     most = max(1, objective.memory // (4 * 8 * size))
-    # What the other vectors leave, where there is neither a sample nor a large model to be kept as well.
-    room = objective.memory - OTHERS * 8 * objective.size if objective.sparse else objective.memory // 4
+    room = objective.memory // 4
+    if objective.sparse:
+        # What the other vectors leave, as there is neither a sample nor a large model to be kept; of long vectors no
+        # more than take about as long as a pass.
+        room = min(objective.memory - OTHERS * 8 * objective.size, int(objective.work))
     history = int(np.clip(room // (16 * objective.size), 1, 30))
 
     def rung(
