@@ -36,6 +36,7 @@ SOLVERS = ("lbfgs", "newton-cg", "newton-cholesky")
 SETS = {
     "iris": lambda: load_iris(return_X_y=True),
     "digits": lambda: load_digits(return_X_y=True),
+    "20000 x 100, K=10": datasets.redundant,
     "20000 x 100, K=10, Gaussian": datasets.gaussian,
     "20000 x 50, K=7, scales of all sizes": datasets.spread_scales,
     "100000 x 20, K=2": datasets.two_classes,

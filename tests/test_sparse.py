@@ -66,7 +66,7 @@ CONTAINERS = {
 
 
 def fitted(X, y, **parameters):
-    return SoftmaxRegression(tol=1e-11, **parameters).fit(X, y)
+    return SoftmaxRegression(tol=1e-12, **parameters).fit(X, y)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

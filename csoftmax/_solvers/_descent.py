@@ -83,7 +83,7 @@ class Descent(ABC):
 
         The decrement of a corrected model falls short of the gap. J falls geometrically at best: by d over the newest
         tenth of the iterations, or four, and by D over as many before, so that d^2 / (D - d) is left, or, where that is
-        next to nothing, a tenth of d.
+        next to nothing, a tenth of d. Without an L2 term, J may fall more and more slowly: it is d at least.
         """
         window = min(self.n_iter, max(WINDOW, self.n_iter // 10))
         newest = self.curve[-1 - window] - self.value
@@ -91,7 +91,7 @@ class Descent(ABC):
             return newest
         before = self.curve[-1 - 2 * window] - self.curve[-1 - window]
         ratio = newest / before if newest < MOST_RATIO * before else MOST_RATIO
-        return newest * max(LEAST_RATIO, ratio / (1 - ratio))
+        return newest * max(LEAST_RATIO if self.objective.alpha > 0 else 1.0, ratio / (1 - ratio))
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
