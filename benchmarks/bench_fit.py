@@ -2,7 +2,8 @@
 
     python benchmarks/bench_fit.py [--table l2] [--quick] [--only TEXT] [--repeats 3] [--png bench_fit.png]
 
-Tables: l2, dense data; l1, L1 and elastic net; text, L2 on sparse data; float32, the precisions against each other.
+Tables: l2, dense data; l1, L1 and elastic net; text, L2 on sparse data; wide, the memory of a larger text; float32, the
+precisions against each other.
 
 A fit counts when its mean objective J is within 1e-6 of the optimum: (J - J*) / max(J*, 1e-3) <= 1e-6 (float32: 1e-4,
 with J in float64). csoftmax runs with default parameters. liblinear penalises the intercept: against it, both solve
@@ -250,17 +251,18 @@ def tables(quick: bool) -> dict[str, list[Job]]:
         for name, make in datasets.TEXTS.items()
         for dtype in ("float64", "float32")
     ]
+    wide = [Job(name, make, 1.0, {}, ratio) for name, make in datasets.WIDE.items() for ratio in (0.0, 0.5, 1.0)]
     float32 = [
         Job(name, datasets.LARGE[name], 1.0, {}, dtype=dtype)
         for name in ("60000 x 784, K=10", "50000 x 512, K=100")
         for dtype in ("float64", "float32")
     ]
-    return {"l2": l2, "l1": l1, "text": text, "float32": float32}
+    return {"l2": l2, "l1": l1, "text": text, "wide": wide, "float32": float32}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", choices=["l2", "l1", "text", "float32"], default="l2")
+    parser.add_argument("--table", choices=["l2", "l1", "text", "wide", "float32"], default="l2")
     parser.add_argument("--quick", action="store_true", help="the small sets at C=1 only: ends in two minutes")
     parser.add_argument("--only", default="", help="only sets whose name holds this")
     parser.add_argument("--repeats", type=int, default=3)

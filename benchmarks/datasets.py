@@ -185,5 +185,8 @@ SELECTION: dict[str, Callable[[], Data]] = {
 TEXTS: dict[str, Callable[[], tuple[csr_array, np.ndarray]]] = {
     "text 20000 x 50000, K=20": lambda: text(20000, 50000, 20, 50, seed=12),
 }
+WIDE: dict[str, Callable[[], tuple[csr_array, np.ndarray]]] = {
+    "text 200000 x 100000, K=20": lambda: text(200000, 100000, 20, 50, seed=13),
+}
 # Sets that have one optimum without penalty.
 OVERLAPPING = ("20000 x 50, K=7", "100000 x 20, K=2")
