@@ -40,7 +40,7 @@ CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
 
-Solve = Callable[[Float64], Float64]
+Solve = Callable[[Float64], Float64]  # its argument is lost, and may be where the answer is
 
 
 class Sample(NamedTuple):
@@ -260,9 +260,15 @@ def diagonal(sample: "Sample | StoredRows", theta: Float64) -> Solve:
     inverse = sample.squares(theta)
     inverse += sample.penalty
     np.divide(1, inverse, out=inverse, where=inverse > 0)
-    if len(theta) == 1:
-        return lambda gradient: gradient * inverse[0]
-    return _centred(lambda gradient: gradient.reshape(inverse.shape) * inverse)
+
+    def apply(gradient: Float64) -> Float64:
+        step = gradient.reshape(inverse.shape)
+        step *= inverse
+        if len(step) > 1:
+            _linalg.centre(step)
+        return step.ravel()
+
+    return apply
 
 
 def _centred(solve: Solve) -> Solve:

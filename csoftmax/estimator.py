@@ -106,8 +106,9 @@ class SoftmaxRegression(Estimator):
         proximal Newton or quasi-Newton method then.
     tol : float, default=1e-4
         Stop when the largest entry of the gradient of J, each feature centred and in units of its standard
-        deviation, is at most `tol` and the estimated gap (J - J*) / max(J, 1e-3) at most tol / 100; the units of
-        the features do not matter. 0 runs `max_iter` iterations, unless the gradient is exactly 0.
+        deviation, is at most `tol` and the estimated gap (J - J*) / max(J, 1e-3) at most tol / 100, for float32 data
+        at most `tol`; the units of the features do not matter. 0 runs `max_iter` iterations, unless the gradient is
+        exactly 0.
     max_iter : int, default=1000
     fit_intercept : bool, default=True
     class_weight : dict or "balanced", optional

@@ -63,7 +63,7 @@ def zero_sum(n_columns):
 
 def implied(solve, basis):
     """The matrix of a model within a subspace, from its inverse applied to each vector of an orthonormal basis."""
-    inverse = basis.T @ np.column_stack([solve(column) for column in np.ascontiguousarray(basis.T)])
+    inverse = basis.T @ np.column_stack([solve(column.copy()) for column in basis.T])
     # The inverse is symmetric up to rounding, relative to its largest entry and the matrix's condition of about 1e4.
     np.testing.assert_allclose(inverse, inverse.T, rtol=0, atol=1e-11 * abs(inverse).max())
     matrix = np.linalg.inv(inverse)
@@ -450,7 +450,7 @@ def test_pairs_in_a_ring_are_the_bfgs_updates_of_the_newest(added, exact):
     v = rng.standard_normal(n)
     before = v.copy()
     # The condition of A is about 1e3, and an update multiplies rounding by no more.
-    np.testing.assert_allclose(pairs.inverse_times(v, lambda x: H0 @ x, exact), H @ v, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(pairs.inverse_times(v.copy(), lambda x: H0 @ x, exact), H @ v, rtol=1e-9, atol=1e-10)
     np.testing.assert_array_equal(v, before)
     pairs.clear()
-    np.testing.assert_allclose(pairs.inverse_times(v, lambda x: H0 @ x, exact), H0 @ v, rtol=1e-14)
+    np.testing.assert_allclose(pairs.inverse_times(v.copy(), lambda x: H0 @ x, exact), H0 @ v, rtol=1e-14)

@@ -9,8 +9,9 @@ from .._typing import Float64
 from ._result import Options, Result
 
 PATIENCE = 5  # iterations without a smaller gradient, where J falls by less than rounding
-WINDOW = 4  # iterations at least from which the rest of the descent is guessed
-LEAST_RATIO, MOST_RATIO = 0.1, 0.95  # of J's falls; closer to one it is rounding
+WINDOW = 5  # iterations at least from which the rest of the descent is guessed
+MOST_RATIO = 0.95  # of J's falls; closer to one it is rounding
+SINGLE = 1e-10  # precision of float32 is above this
 
 Verdict = tuple[bool, str]  # converged, and why the fit ends
 
@@ -35,8 +36,9 @@ class Descent(ABC):
 
     @property
     def allowed(self) -> float:
-        """The gap that ends the fit."""
-        return self.options.tol / 100 * max(self.value, 1e-3)
+        """The gap that ends the fit: float32 has no digits for the smaller one."""
+        share = 1.0 if self.objective.precision > SINGLE else 0.01
+        return share * self.options.tol * max(self.value, 1e-3)
 
     def run(self) -> Result:
         """Minimise J until the gradient test and the gap test of `SoftmaxRegression` both hold."""
@@ -82,8 +84,8 @@ class Descent(ABC):
         """What J still has to fall by, to judge by the last iterations.
 
         The decrement of a corrected model falls short of the gap. J falls geometrically at best: by d over the newest
-        tenth of the iterations, or four, and by D over as many before, so that d^2 / (D - d) is left, or, where that is
-        next to nothing, a tenth of d. Without an L2 term, J may fall more and more slowly: it is d at least.
+        tenth of the iterations, or five, and by D over as many before, so that d^2 / (D - d) is left. As it may also
+        fall more and more slowly, d is taken, but for 2 d sqrt(d / D) if that is less and there is an L2 term.
         """
         window = min(self.n_iter, max(WINDOW, self.n_iter // 10))
         newest = self.curve[-1 - window] - self.value
@@ -91,7 +93,8 @@ class Descent(ABC):
             return newest
         before = self.curve[-1 - 2 * window] - self.curve[-1 - window]
         ratio = newest / before if newest < MOST_RATIO * before else MOST_RATIO
-        return newest * max(LEAST_RATIO if self.objective.alpha > 0 else 1.0, ratio / (1 - ratio))
+        least = min(1.0, 2 * ratio**0.5) if self.objective.alpha > 0 else 1.0
+        return newest * max(least, ratio / (1 - ratio))
 
     # ---- the end --------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class Pairs:
         self.count, self._newest = 0, -1
         self._steps, self._turns = np.empty((most, size)), np.empty((most, size))
         self._rho, self._shares = np.empty(most), np.empty(most)
+        self._work = np.empty(size)
 
     def clear(self) -> None:
         """Forget them."""
@@ -56,17 +57,17 @@ class Pairs:
         self._steps[self._newest], self._turns[self._newest], self._rho[self._newest] = step, turn, 1 / curvature
         self.count = min(self.count + 1, len(self._rho))
 
-    def inverse_times(self, vector: Float64, solve: Callable[[Float64], Float64], exact: bool) -> Float64:
-        """H times vector; the model's inverse is scaled by s'y / y'H0 y of the newest pair, unless it is exact."""
+    def inverse_times(self, result: Float64, solve: Solve, exact: bool) -> Float64:
+        """H times a vector, which is lost; H0 is scaled by s'y / y'H0 y of the newest pair, unless it is exact."""
         if not self.count:
-            return solve(vector)
+            return solve(result)
         kept = self._steps, self._turns, self._rho, self._newest, self.count
-        result = vector.copy()
         _linalg.pairs_backward(*kept, result, self._shares)
         result = solve(result)
         if not exact:
             turn = self._turns[self._newest]
-            result /= self._rho[self._newest] * _linalg.dot(turn, solve(turn))
+            self._work[:] = turn
+            result /= self._rho[self._newest] * _linalg.dot(turn, solve(self._work))
         _linalg.pairs_forward(*kept, result, self._shares)
         return result
 
@@ -184,7 +185,9 @@ class QuasiNewton(Descent):
         self.setting = setting
         value, self.gradient = objective.value_gradient(self.theta)
         self.arrive(value, float(abs(self.gradient).max()))
-        self.direction = self.last = np.zeros(0)
+        # Long vectors are allocated once: the system takes as long to give new memory as a pass.
+        self.direction, self._spare = np.empty_like(self.theta), np.empty_like(self.theta)
+        self.last = np.zeros(0)
         self._rest_is_noise = False  # nothing but rounding is left of the gradient outside the stiff coordinates
         self._pairs = Pairs(setting.history, objective.size)
         self._sample: Sample | StoredRows | None = None
@@ -205,8 +208,7 @@ class QuasiNewton(Descent):
             return
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
-        # For wide data every vector counts: the next direction is not known, and the last model gone.
-        self.direction, self._solve = np.zeros(0), self._scale
+        self._solve = self._scale  # for wide data every vector counts: the last model is gone
         if self.setting.stored:
             self._sample = self.objective.stored_rows(self.setting.n_rows)
         elif (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
@@ -218,9 +220,9 @@ class QuasiNewton(Descent):
 
     def turn(self) -> None:
         self._renew_model()
-        free = self._free(self.gradient)
-        self.direction = self._pairs.inverse_times(free, self._solve, self.setting.exact)
-        self.direction *= -1
+        np.negative(self.gradient, out=self.direction)
+        self.direction[self._stiff] = 0
+        self.direction = self._pairs.inverse_times(self.direction, self._solve, self.setting.exact)
         if len(self._stiff):
             if self._rest_is_noise:
                 self.direction[:] = 0
@@ -243,12 +245,12 @@ class QuasiNewton(Descent):
 
     def search(self) -> bool:
         slope = _linalg.dot(self.direction, self.gradient)
-        found = _line_search(
-            self.objective.value_gradient, self.theta, self.value, slope, self.direction, self.objective.precision
-        )
+        value_gradient, precision = self.objective.value_gradient, self.objective.precision
+        trial = self._spare
+        found = _line_search(value_gradient, self.theta, self.value, slope, self.direction, precision, trial)
         if found is None:
             return False
-        step, value, gradient = found
+        (step, value), gradient = found, trial
         self.direction *= step
         self.theta += self.direction
         if self.objective.alpha == 0:
@@ -256,7 +258,7 @@ class QuasiNewton(Descent):
         self.gradient -= gradient
         self.gradient *= -1
         self._pairs.add(self._free(self.direction), self._free(self.gradient))
-        self.gradient = gradient
+        self.gradient, self._spare = gradient, self.gradient
         self.arrive(value, max(float(gradient.max()), -float(gradient.min())))
         self._age += 1
         self._rest_is_noise = False
@@ -297,7 +299,7 @@ class QuasiNewton(Descent):
             return False
         sample = self.objective.sample(hessian.n_rows)
         newton = hessian.model(sample, self.theta.reshape(self.objective.n_columns, -1))
-        return self.objective.recedes(-newton(self.gradient))
+        return self.objective.recedes(-newton(self.gradient.copy()))
 
     def _scale(self, vector: Float64) -> Float64:
         return vector / self.objective.curvature_diagonal()
@@ -317,14 +319,15 @@ def _line_search(
     start_slope: float,
     direction: Float64,
     precision: float,
-) -> tuple[float, float, Float64] | None:
-    """(step, J, gradient) at a point that satisfies the conditions, or None if rounding hides it."""
+    trial: Float64,
+) -> tuple[float, float] | None:
+    """(step, J) at a point that satisfies the conditions, its gradient in `trial`; None if rounding hides it."""
     if not start_slope < 0:
         return None
     noise = 2 * precision * abs(start_value)
     low, low_slope = 0.0, start_slope
     high, high_slope = np.inf, np.nan
-    step, trial = 1.0, np.empty_like(theta)
+    step = 1.0
     for _ in range(MAX_TRIALS):
         np.multiply(direction, step, out=trial)
         trial += theta
@@ -338,7 +341,7 @@ def _line_search(
         lower = value <= start_value + DECREASE * step * start_slope
         as_low = value <= start_value + noise and slope <= (2 * DECREASE - 1) * start_slope
         if flat and (lower or as_low):
-            return step, value, gradient
+            return step, value
         if slope < 0:
             # The minimum lies further on: where the slope, drawn as a straight line, reaches zero.
             guess = step + (step - low) * slope / min(low_slope - slope, -1e-3 * abs(slope))
