@@ -450,7 +450,9 @@ def test_pairs_in_a_ring_are_the_bfgs_updates_of_the_newest(added, exact):
     v = rng.standard_normal(n)
     before = v.copy()
     # The condition of A is about 1e3, and an update multiplies rounding by no more.
-    np.testing.assert_allclose(pairs.inverse_times(v.copy(), lambda x: H0 @ x, exact), H @ v, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(
+        pairs.inverse_times(v.copy(), lambda x: H0 @ x, exact, np.empty(n)), H @ v, rtol=1e-9, atol=1e-10
+    )
     np.testing.assert_array_equal(v, before)
     pairs.clear()
-    np.testing.assert_allclose(pairs.inverse_times(v.copy(), lambda x: H0 @ x, exact), H0 @ v, rtol=1e-14)
+    np.testing.assert_allclose(pairs.inverse_times(v.copy(), lambda x: H0 @ x, exact, np.empty(n)), H0 @ v, rtol=1e-14)

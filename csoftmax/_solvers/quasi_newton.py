@@ -42,7 +42,6 @@ class Pairs:
         self.count, self._newest = 0, -1
         self._steps, self._turns = np.empty((most, size)), np.empty((most, size))
         self._rho, self._shares = np.empty(most), np.empty(most)
-        self._work = np.empty(size)
 
     def clear(self) -> None:
         """Forget them."""
@@ -57,7 +56,7 @@ class Pairs:
         self._steps[self._newest], self._turns[self._newest], self._rho[self._newest] = step, turn, 1 / curvature
         self.count = min(self.count + 1, len(self._rho))
 
-    def inverse_times(self, result: Float64, solve: Solve, exact: bool) -> Float64:
+    def inverse_times(self, result: Float64, solve: Solve, exact: bool, work: Float64) -> Float64:
         """H times a vector, which is lost; H0 is scaled by s'y / y'H0 y of the newest pair, unless it is exact."""
         if not self.count:
             return solve(result)
@@ -66,8 +65,8 @@ class Pairs:
         result = solve(result)
         if not exact:
             turn = self._turns[self._newest]
-            self._work[:] = turn
-            result /= self._rho[self._newest] * _linalg.dot(turn, solve(self._work))
+            work[:] = turn
+            result /= self._rho[self._newest] * _linalg.dot(turn, solve(work))
         _linalg.pairs_forward(*kept, result, self._shares)
         return result
 
@@ -129,9 +128,9 @@ def ladder(objective: Objective) -> list[Setting]:
     most = max(1, objective.memory // (4 * 8 * size))
     room = objective.memory // 4
     if objective.sparse:
-        # What the other vectors leave, as there is neither a sample nor a large model to be kept; of long vectors no
-        # more than take about as long as a pass.
-        room = min(objective.memory - OTHERS * 8 * objective.size, int(objective.work))
+        # What the other vectors leave, as there is neither a sample nor a large model to be kept; of long vectors,
+        # which cost time to read and more to allocate, two or three.
+        room = min(objective.memory - OTHERS * 8 * objective.size, int(objective.work / 2))
     history = int(np.clip(room // (16 * objective.size), 1, 30))
 
     def rung(
@@ -208,12 +207,14 @@ class QuasiNewton(Descent):
             return
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
-        self._solve = self._scale  # for wide data every vector counts: the last model is gone
+        # For wide data every vector counts: what is not needed meanwhile is gone.
+        self._solve, self.direction, self._spare = self._scale, np.zeros(0), np.zeros(0)
         if self.setting.stored:
             self._sample = self.objective.stored_rows(self.setting.n_rows)
         elif (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
             self._sample, self._n_rows = self.objective.sample(n_rows), n_rows
         self._solve = self.setting.model(self._sample, self.theta.reshape(self.objective.n_columns, -1))
+        self.direction, self._spare = np.empty_like(self.theta), np.empty_like(self.theta)
         self._age = 0
         if self.setting.exact:
             self._pairs.clear()
@@ -222,7 +223,7 @@ class QuasiNewton(Descent):
         self._renew_model()
         np.negative(self.gradient, out=self.direction)
         self.direction[self._stiff] = 0
-        self.direction = self._pairs.inverse_times(self.direction, self._solve, self.setting.exact)
+        self.direction = self._pairs.inverse_times(self.direction, self._solve, self.setting.exact, self._spare)
         if len(self._stiff):
             if self._rest_is_noise:
                 self.direction[:] = 0
