@@ -85,7 +85,7 @@ class Descent(ABC):
 
         The decrement of a corrected model falls short of the gap. J falls geometrically at best: by d over the newest
         tenth of the iterations, or five, and by D over as many before, so that d^2 / (D - d) is left. As it may also
-        fall more and more slowly, d is taken, but for 2 d sqrt(d / D) if that is less and there is an L2 term.
+        fall more and more slowly, it is at least 3 d sqrt(d / D), and without an L2 term d.
         """
         window = min(self.n_iter, max(WINDOW, self.n_iter // 10))
         newest = self.curve[-1 - window] - self.value
@@ -93,8 +93,7 @@ class Descent(ABC):
             return newest
         before = self.curve[-1 - 2 * window] - self.curve[-1 - window]
         ratio = newest / before if newest < MOST_RATIO * before else MOST_RATIO
-        least = min(1.0, 2 * ratio**0.5) if self.objective.alpha > 0 else 1.0
-        return newest * max(least, ratio / (1 - ratio))
+        return newest * max(3 * ratio**0.5, ratio / (1 - ratio), float(self.objective.alpha == 0))
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
