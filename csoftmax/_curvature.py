@@ -34,7 +34,7 @@ TILE_SIZE, PLAIN_TILE_SIZE = 1024, 64
 # A chunk of rows, whose sum one thread makes, is at least this many multiplications; all sums take at most so much.
 CHUNK_WORK, PARTIAL_BYTES, MAX_CHUNKS = 2**22, 2**25, 16
 BLOCK = 256  # rows of a workspace
-RESTRICTED_BLOCK = 2**21  # values of a workspace
+RESTRICTED_BLOCK = 2**20  # values of a workspace
 STORED_BLOCK = 2**18  # probabilities of sparse rows at once
 CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.

@@ -1,5 +1,6 @@
 """What the descent methods share: the iterate, the loop, and the tests that end it."""
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -93,7 +94,7 @@ class Descent(ABC):
             return newest
         before = self.curve[-1 - 2 * window] - self.curve[-1 - window]
         ratio = newest / before if newest < MOST_RATIO * before else MOST_RATIO
-        return newest * max(3 * ratio**0.5, ratio / (1 - ratio), float(self.objective.alpha == 0))
+        return newest * max(3 * math.sqrt(ratio), ratio / (1 - ratio), float(self.objective.alpha == 0))
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
