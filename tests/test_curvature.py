@@ -1,5 +1,7 @@
 """The models of the Hessian, and what is compiled beneath them, against plain NumPy."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -425,6 +427,12 @@ def test_the_lengths_of_rows(instruction_set, dtype, n, d):
     _core.row_lengths(X, center, unit, lengths)
     # Float32 data may be centred in float32: its own rounding, relative to the terms.
     np.testing.assert_allclose(lengths, (((X - center) * unit) ** 2).sum(axis=1), rtol=200 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("n", [0, 1, 8191, 8192, 8193, 250_001])
+def test_products_of_vectors_of_any_length(n):
+    x, y = np.random.default_rng(n).standard_normal((2, n))
+    np.testing.assert_allclose(_linalg.dot(x, y), math.fsum(x * y), rtol=0, atol=1e-13 * (1 + n))
 
 
 @pytest.mark.parametrize("added", [0, 1, 3, 4, 5, 11])

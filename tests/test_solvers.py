@@ -192,6 +192,18 @@ def test_at_the_default_tolerance_the_gap_is_about_a_hundredth_of_it(name, C, fi
     assert objective(model, X, y, C) - best <= 10 * 1e-6 * max(best, 1e-3)
 
 
+@pytest.mark.parametrize("C", [1.0, 100.0])
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+def test_float32_data_ask_for_the_gap_that_they_can_hold(C, l1_ratio):
+    X, y = real("digits")
+    single = SoftmaxRegression(C=C, l1_ratio=l1_ratio).fit(X.astype(np.float32), y).fit_report_
+    double = SoftmaxRegression(C=C, l1_ratio=l1_ratio).fit(X, y).fit_report_
+    best = SoftmaxRegression(C=C, l1_ratio=l1_ratio, tol=1e-9, max_iter=20_000).fit(X, y).fit_report_.objective
+    assert single.converged
+    assert single.objective - best <= 1e-4 * max(best, 1e-3)
+    assert single.n_passes <= double.n_passes
+
+
 @pytest.mark.parametrize("units", [[1e-4, 1.0, 1e3, 1e6], [1e-100, 1.0, 1e100, 1e200]])
 def test_the_units_of_a_feature_do_not_matter(units):
     X, y = overlapping(300, 4, 3)

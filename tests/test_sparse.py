@@ -155,7 +155,20 @@ def test_column_moments_lengths_and_diagonals_equal_the_dense():
     solve, expected_solve = (
         _curvature.diagonal(sample, rows) for sample in (sparse.stored_rows(500), dense.stored_rows(500))
     )
-    np.testing.assert_allclose(solve(gradient), expected_solve(gradient), rtol=1e-9)
+    np.testing.assert_allclose(solve(gradient.copy()), expected_solve(gradient.copy()), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_curvature_at_zero_needs_no_pass(n_classes, fit_intercept):
+    X, y = sparse_problem(n_classes=n_classes)
+    weight = np.random.default_rng(5).uniform(0.2, 3, len(y))
+    options = {"C": 1.0, "fit_intercept": fit_intercept, "standardise": True, "n_threads": 1}
+    objective = Objective(scipy.sparse.csr_array(X), y.astype(np.int32), weight, n_classes, **options)
+    rows, zero = objective.stored_rows(len(y)), np.zeros((objective.n_columns, objective.n_coordinates))
+    varies = np.append(np.ptp(X, axis=0) > 0, [True] * fit_intercept).astype(bool)
+    expected = rows.squares(zero + 1e-200)
+    np.testing.assert_allclose(rows.squares(zero)[:, varies], expected[:, varies], rtol=1e-12)
 
 
 def test_the_loss_and_its_gradient_equal_the_dense():
