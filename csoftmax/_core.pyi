@@ -46,6 +46,41 @@ def loss_gradient_csr(
     losses: _Float64,
     gradients: _Array,
     work: _Array,
+    kept: _Array | None = None,
+    direction: _Array | None = None,
+    step: float = 0,
+    center: _Float64 | None = None,
+    squares: _Array | None = None,
+) -> None: ...
+def keep_scores_csr(
+    values: _Array,
+    indices: _Places,
+    indptr: _Places,
+    d: int,
+    n_columns: int,
+    how: Layout,
+    packed: _Array,
+    bounds: _Places,
+    block: int,
+    first: int,
+    last: int,
+    kept: _Array,
+    work: _Array,
+) -> None: ...
+def loss_along(
+    y: _Labels,
+    weight: _Array,
+    n_columns: int,
+    bounds: _Places,
+    block: int,
+    first: int,
+    last: int,
+    losses: _Float64,
+    slopes: _Float64,
+    work: _Array,
+    kept: _Array,
+    direction: _Array,
+    step: float,
 ) -> None: ...
 def gram_shape(size: int) -> tuple[int, int]: ...
 def gram(Z: _Float64, factor: _Float64, start: int, stop: int, out: _Float64) -> None: ...
@@ -105,8 +140,5 @@ def column_spread_csr(
     center: _Float64,
     unit: _Float64,
     total: _Float64,
-) -> None: ...
-def add_squares_csr(
-    values: _Float64, indices: _Places, indptr: _Places, center: _Float64, factor: _Float64, out: _Float64
 ) -> None: ...
 def row_lengths(X: _Array, center: _Float64, unit: _Float64, lengths: _Float64) -> None: ...

@@ -128,23 +128,115 @@ def loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1
     memory once.
     """
     cdef Rows rows = dense_rows(X)
-    add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work)
+    cdef floating[::1] none = None
+    cdef double[::1] no_center = None
+    add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work, none,
+               none, 0, no_center, none)
 
 
 def loss_gradient_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
                       const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns, how,
                       const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block,
                       Py_ssize_t first, Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients,
-                      floating[::1] work):
-    """The same for CSR; indices may come in any order and more than once."""
+                      floating[::1] work, floating[::1] kept=None, const floating[::1] direction=None,
+                      double step=0, const double[::1] center=None, floating[::1] squares=None):
+    """The same for CSR; indices may come in any order and more than once.
+
+    If scores are kept, as `keep_scores_csr` stores them, they move on by step * direction, and are what the loss is
+    taken of, instead of those of the coefficients. If there is a center, weight p (1 - p) takes the place of the
+    residuals, and (x - center)^2 - center^2 that of x: the sums make the diagonal of the Hessian. `squares` has room
+    for those of any block.
+    """
     cdef Rows rows = sparse_rows(values, indices, indptr, d)
-    add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work)
+    add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work, kept,
+               direction, step, center, squares)
+
+
+def keep_scores_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
+                    Py_ssize_t n_columns, how, const floating[::1] packed, const Py_ssize_t[::1] bounds,
+                    Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, floating[::1] kept, floating[::1] work):
+    """Scores of all rows of these chunks, each block class-major without padding, where its first row begins."""
+    cdef:
+        Rows rows = sparse_rows(values, indices, indptr, d)
+        Layout w = checked_layout(&rows, n_columns, how, sizeof(floating), packed.shape[0])
+        floating *space
+        Py_ssize_t chunk, i, k, count
+    check_kept(&rows, n_columns, bounds[last], block, kept, kept, work)
+    with nogil:
+        space = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
+        for chunk in range(first, last):
+            i = bounds[chunk]
+            while i < bounds[chunk + 1]:
+                count = min(block, bounds[chunk + 1] - i)
+                block_logits(&rows, i, count, bounds[chunk + 1], &packed[0], w, space, True, block)
+                for k in range(n_columns):
+                    memcpy(&kept[i * n_columns + k * count], space + k * block, count * sizeof(floating))
+                i += count
+
+
+def loss_along(const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns, const Py_ssize_t[::1] bounds,
+               Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, double[::1] losses, double[::1] slopes,
+               floating[::1] work, const floating[::1] kept, const floating[::1] direction, double step):
+    """Losses of the rows whose scores are kept + step * direction, chunk by chunk, and their slopes by step."""
+    cdef:
+        Rows rows = Rows(NULL, NULL, NULL, False, min(y.shape[0], weight.shape[0]), 0)
+        const cs_kernels *kernels = cs_table(sizeof(floating))
+        floating *z
+        Py_ssize_t chunk, i, k, count
+        double loss, slope
+    check_kept(&rows, n_columns, bounds[last], block, kept, direction, work)
+    with nogil:
+        z = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
+        for chunk in range(first, last):
+            loss, slope, i = 0, 0, bounds[chunk]
+            while i < bounds[chunk + 1]:
+                count = min(block, bounds[chunk + 1] - i)
+                moved(count, n_columns, &kept[i * n_columns], &direction[i * n_columns], <floating>step, z, block)
+                loss += kernels.residual(count, n_columns, z, block, &y[i], &weight[i], z + n_columns * block)
+                for k in range(n_columns):
+                    slope += inner(count, z + k * block, &direction[i * n_columns + k * count])
+                i += count
+            losses[chunk], slopes[chunk] = loss, slope
+
+
+cdef double inner(Py_ssize_t n, const floating *x, const floating *y) noexcept nogil:
+    cdef:
+        double sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0  # no addition waits for the one before
+        Py_ssize_t i
+    for i in range(0, n - 3, 4):
+        sum0 += <double>x[i] * <double>y[i]
+        sum1 += <double>x[i + 1] * <double>y[i + 1]
+        sum2 += <double>x[i + 2] * <double>y[i + 2]
+        sum3 += <double>x[i + 3] * <double>y[i + 3]
+    for i in range(n // 4 * 4, n):
+        sum0 += <double>x[i] * <double>y[i]
+    return (sum0 + sum1) + (sum2 + sum3)
+
+
+cdef int check_kept(const Rows *X, Py_ssize_t n_columns, Py_ssize_t stop, Py_ssize_t block, const floating[::1] kept,
+                    const floating[::1] direction, const floating[::1] work) except -1:
+    """ValueError unless arrays hold the scores of rows up to stop, and a block."""
+    if stop > X.n or min(kept.shape[0], direction.shape[0]) < stop * n_columns:
+        raise ValueError(f"scores are kept of {min(kept.shape[0], direction.shape[0]) // n_columns} of {X.n} rows")
+    if work.shape[0] < workspace_size(n_columns, block, sizeof(floating), 0):
+        raise ValueError("work is too small")
+    return 0
+
+
+cdef void moved(Py_ssize_t rows, Py_ssize_t n_columns, const floating *kept, const floating *direction, floating step,
+                floating *z, Py_ssize_t ld) noexcept nogil:
+    """z = kept + step * direction; z is class-major with stride ld."""
+    cdef Py_ssize_t r, k
+    for k in range(n_columns):
+        for r in range(rows):
+            z[k * ld + r] = kept[k * rows + r] + step * direction[k * rows + r]
 
 
 cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns, object how,
                     const floating[::1] packed, const Py_ssize_t[::1] bounds,
                     Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, double[::1] losses,
-                    floating[:, ::1] gradients, floating[::1] work) except -1:
+                    floating[:, ::1] gradients, floating[::1] work, floating[::1] kept, const floating[::1] direction,
+                    double step, const double[::1] center, floating[::1] squares) except -1:
     cdef:
         Layout w = checked_layout(X, n_columns, how, sizeof(floating),
                                   min(packed.shape[0], gradients.shape[1]))
@@ -152,9 +244,23 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
         bint apart = (sizeof(floating) == sizeof(float)
                       and work.shape[0] >= workspace_size(n_columns, block, sizeof(floating), w.size))
         floating *space
-        Py_ssize_t i
+        floating *scores = NULL
+        const floating *ahead = NULL
+        const double *centers = NULL
+        floating *room = NULL
+        Py_ssize_t i, j
     if work.shape[0] < workspace_size(n_columns, block, sizeof(floating), 0):
         raise ValueError("work is too small")
+    if kept is not None and bounds[last] > 0:
+        check_kept(X, n_columns, bounds[last], block, kept, direction, work)
+        scores, ahead = &kept[0], &direction[0]
+    if center is not None:
+        for i in range(first, last):
+            for j in range(bounds[i], bounds[i + 1], block):
+                if entries(X, j, min(j + block, bounds[i + 1])) > squares.shape[0] or center.shape[0] < X.d:
+                    raise ValueError("center is shorter than the rows, or squares than the entries of a block")
+        # Not NULL, which stands for none, where no row has an entry.
+        centers, room = &center[0], &squares[0] if squares.shape[0] else &work[0]
     if bounds[last] > X.n or y.shape[0] < X.n or weight.shape[0] < X.n:
         raise ValueError(f"X has {X.n} rows, y {y.shape[0]}, weight {weight.shape[0]}; chunks end at {bounds[last]}")
     with nogil:
@@ -164,29 +270,41 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
             losses[i] = 0
             if bounds[i] < bounds[i + 1]:
                 losses[i] = chunk_loss_gradient(X, &y[0], &weight[0], &packed[0], w, bounds[i], bounds[i + 1], block,
-                                                &gradients[i, 0], space, apart)
+                                                &gradients[i, 0], space, apart, scores, ahead, <floating>step, centers,
+                                                room)
     return 0
 
 
 cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *weight, const floating *packed, Layout w,
                                 Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating *sums,
-                                floating *z, bint apart) noexcept nogil:
+                                floating *z, bint apart, floating *kept, const floating *direction,
+                                floating step, const double *center, floating *squares) noexcept nogil:
     cdef:
         const cs_kernels *kernels = cs_table(sizeof(floating))
-        Py_ssize_t i = start, rows, mark = start
+        Py_ssize_t i = start, rows, mark = start, k
         floating *gradient = z + padded((w.n_columns + 2) * block, ALIGNMENT) if apart else sums
         floating *by_intercept = gradient + padded(X.d, w.fold) * w.width
         const floating *x
+        const floating *values
         double loss = 0, lost = 0, part, total
     if apart:
         memset(gradient, 0, w.size * sizeof(floating))
     while i < stop:
         rows = min(block, stop - i)
-        block_logits(X, i, rows, stop, packed, w, z, True, block)
+        if kept == NULL:
+            block_logits(X, i, rows, stop, packed, w, z, True, block)
+        else:
+            moved(rows, w.n_columns, kept + i * w.n_columns, direction + i * w.n_columns, step, z, block)
+            for k in range(w.n_columns):
+                memcpy(kept + i * w.n_columns + k * rows, z + k * block, rows * sizeof(floating))
         part = kernels.residual(rows, w.n_columns, z, block, y + i, weight + i, z + w.n_columns * block)
+        values = <const floating*>X.values
+        if center != NULL:
+            residual_to_spread(rows, w.n_columns, z, block, weight + i)
+            values = centred_squares(X, entries(X, 0, i), entries(X, 0, i + rows), center, squares)
         x = <const floating*>X.values + i * X.d
         if X.indices != NULL:
-            kernels.sparse_gradient(rows, w.n_columns, X.values, X.indices, X.indptr, X.wide, i, z, block, gradient)
+            kernels.sparse_gradient(rows, w.n_columns, values, X.indices, X.indptr, X.wide, i, z, block, gradient)
         elif w.tiled:
             # The gradient finds its rows in the cache: memory is free to bring those of the next block.
             kernels.tile_gradient(rows, X.d, w.n_columns, x, z, block, gradient, next_rows(x, X.d, i, rows, stop))
@@ -202,6 +320,32 @@ cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *wei
             add_and_clear(w.size, gradient, sums)
             mark = i
     return loss + lost
+
+
+cdef const floating *centred_squares(const Rows *X, Py_ssize_t first, Py_ssize_t last, const double *center,
+                                     floating *out) noexcept nogil:
+    """(x - center)^2 - center^2 of the entries from first to last: what they add to that of a zero.
+
+    They are found where the entries are, counted from the pointer returned.
+    """
+    cdef:
+        const floating *values = <const floating*>X.values
+        Py_ssize_t p, j
+    for p in range(first, last):
+        j = (<const int64_t*>X.indices)[p] if X.wide else (<const int32_t*>X.indices)[p]
+        out[p - first] = <floating>(values[p] * (values[p] - 2 * center[j]))
+    return <const floating*>(<Py_ssize_t>out - first * <Py_ssize_t>sizeof(floating))
+
+
+cdef void residual_to_spread(Py_ssize_t rows, Py_ssize_t n_columns, floating *z, Py_ssize_t ld,
+                             const floating *weight) noexcept nogil:
+    """From weight (p - y) to weight p (1 - p), which does not depend on y."""
+    cdef Py_ssize_t r, k
+    cdef floating size
+    for k in range(n_columns):
+        for r in range(rows):
+            size = abs(z[k * ld + r])
+            z[k * ld + r] = size * (1 - size / weight[r])
 
 
 cdef inline Py_ssize_t entries(const Rows *X, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -347,20 +491,6 @@ def column_spread_csr(const floating[::1] values, const integer[::1] indices, co
                 j = indices[p]
                 deviation = (values[p] - center[j]) * unit[j]
                 total[j] += weight[i] * (deviation * deviation)
-
-
-def add_squares_csr(const double[::1] values, const integer[::1] indices, const integer[::1] indptr,
-                    const double[::1] center, const double[:, ::1] factor, double[:, ::1] out):
-    """out[j, k] += sum over rows of factor_ik x_ij (x_ij - 2 center_j), of CSR."""
-    cdef Py_ssize_t i, p, j, k
-    cdef double value
-    with nogil:
-        for i in range(factor.shape[0]):
-            for p in range(indptr[i], indptr[i + 1]):
-                j = indices[p]
-                value = values[p] * (values[p] - 2 * center[j])
-                for k in range(factor.shape[1]):
-                    out[j, k] += value * factor[i, k]
 
 
 def row_lengths(const floating[:, ::1] X, const double[::1] center, const double[::1] unit, double[::1] lengths):

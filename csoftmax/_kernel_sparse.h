@@ -59,17 +59,29 @@ FLATTEN TARGET void NAME(gradient_of_entries)(const int wide, const int vectors,
     }
 }
 
-#define FOR_CONSTANT_VECTORS(FUNCTION, ...)                                                                          \
+#define CASE(WIDE, VECTORS, FUNCTION, ...)                                                                            \
+    case 8 * (WIDE) + (VECTORS) - 1:                                                                                 \
+        FUNCTION(WIDE, VECTORS, __VA_ARGS__);                                                                        \
+        break;
+#define FOR_CONSTANT_VECTORS(...)                                                                                    \
     do {                                                                                                             \
-        switch ((wide ? 8 : 0) + vectors) {                                                                          \
-        case 1: FUNCTION(0, 1, __VA_ARGS__); break;                                                                  \
-        case 2: FUNCTION(0, 2, __VA_ARGS__); break;                                                                  \
-        case 4: FUNCTION(0, 4, __VA_ARGS__); break;                                                                  \
-        case 8: FUNCTION(0, 8, __VA_ARGS__); break;                                                                  \
-        case 9: FUNCTION(1, 1, __VA_ARGS__); break;                                                                  \
-        case 10: FUNCTION(1, 2, __VA_ARGS__); break;                                                                 \
-        case 12: FUNCTION(1, 4, __VA_ARGS__); break;                                                                 \
-        case 16: FUNCTION(1, 8, __VA_ARGS__); break;                                                                 \
+        switch ((wide ? 8 : 0) + vectors - 1) {                                                                      \
+            CASE(0, 1, __VA_ARGS__)                                                                                  \
+            CASE(0, 2, __VA_ARGS__)                                                                                  \
+            CASE(0, 3, __VA_ARGS__)                                                                                  \
+            CASE(0, 4, __VA_ARGS__)                                                                                  \
+            CASE(0, 5, __VA_ARGS__)                                                                                  \
+            CASE(0, 6, __VA_ARGS__)                                                                                  \
+            CASE(0, 7, __VA_ARGS__)                                                                                  \
+            CASE(0, 8, __VA_ARGS__)                                                                                  \
+            CASE(1, 1, __VA_ARGS__)                                                                                  \
+            CASE(1, 2, __VA_ARGS__)                                                                                  \
+            CASE(1, 3, __VA_ARGS__)                                                                                  \
+            CASE(1, 4, __VA_ARGS__)                                                                                  \
+            CASE(1, 5, __VA_ARGS__)                                                                                  \
+            CASE(1, 6, __VA_ARGS__)                                                                                  \
+            CASE(1, 7, __VA_ARGS__)                                                                                  \
+            CASE(1, 8, __VA_ARGS__)                                                                                  \
         }                                                                                                            \
     } while (0)
 
@@ -94,7 +106,7 @@ static TARGET void NAME(sparse_logits)(ptrdiff_t n_rows, ptrdiff_t n_columns, co
         return;
     }
     for (ptrdiff_t first = 0, columns; first < n_columns; first += columns) {
-        const ptrdiff_t left = (width - first) / LANES, vectors = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        const ptrdiff_t left = (width - first) / LANES, vectors = left < SPARSE_VECTORS ? left : SPARSE_VECTORS;
         columns = n_columns - first < vectors * LANES ? n_columns - first : vectors * LANES;
         for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
             rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
@@ -128,7 +140,7 @@ static TARGET void NAME(sparse_gradient)(ptrdiff_t n_rows, ptrdiff_t n_columns, 
         return;
     }
     for (ptrdiff_t first = 0, columns; first < n_columns; first += columns) {
-        const ptrdiff_t left = (width - first) / LANES, vectors = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        const ptrdiff_t left = (width - first) / LANES, vectors = left < SPARSE_VECTORS ? left : SPARSE_VECTORS;
         columns = n_columns - first < vectors * LANES ? n_columns - first : vectors * LANES;
         for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
             rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
@@ -146,4 +158,5 @@ static TARGET void NAME(sparse_gradient)(ptrdiff_t n_rows, ptrdiff_t n_columns, 
 #undef SPARSE_AHEAD
 #undef SPARSE_VECTORS
 #undef SPARSE_STRIDE
+#undef CASE
 #undef FOR_CONSTANT_VECTORS

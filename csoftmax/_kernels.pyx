@@ -5,7 +5,11 @@ Needs no BLAS: what serves a model imports this, and not the training code.
 """
 import os
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
+
+ctypedef fused source:
+    double
+    float
 
 cdef extern from "_kernel.h" nogil:
     const cs_kernels *kernels_for "cs_table"(size_t itemsize) noexcept
@@ -64,20 +68,31 @@ cdef Layout checked(object how, Py_ssize_t d, Py_ssize_t n_columns, Py_ssize_t i
     return w
 
 
-def pack(const floating[:, ::1] coef, const floating[::1] intercept, how, floating[::1] packed):
-    """Coefficients (K, d) and intercepts (K,) into a layout."""
+def pack(const source[:, ::1] coef, const source[::1] intercept, how, floating[::1] packed,
+         const double[::1] unit=None, Py_ssize_t part=0, Py_ssize_t parts=1):
+    """Coefficients (K, d) and intercepts (K,) into a layout; of so many parts, by features, one.
+
+    If there is a unit (d,), each row of coef is multiplied by it, and may be longer than d.
+    """
     cdef:
-        Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], first = 0, columns, start, stop, j, k, f
+        bint scaled = unit is not None
+        Py_ssize_t d = unit.shape[0] if scaled else coef.shape[1], n_columns = coef.shape[0]
+        Py_ssize_t first = 0, columns, start, stop, j, k, f, together, end
         Layout w = checked(how, d, n_columns, intercept.shape[0], packed.shape[0])
         floating *panel = &packed[0]
         floating *place
-        const floating *row
+        const source *row
+        const double *units = &unit[0] if scaled and d else NULL
+    if coef.shape[1] < d:
+        raise ValueError("coef is shorter than the unit")
+    together = max(w.fold, FEATURES_AT_ONCE // w.fold * w.fold)
     with nogil:
         while first < n_columns:
             columns = min(w.panel, w.width - first)
-            start = 0
-            while start < d:
-                stop = min(start + max(w.fold, FEATURES_AT_ONCE // w.fold * w.fold), d)
+            start = d // together * part // parts * together
+            end = d // together * (part + 1) // parts * together if part + 1 < parts else d
+            while start < end:
+                stop = min(start + together, end)
                 memset(panel + start * columns, 0, padded(stop - start, w.fold) * columns * sizeof(floating))
                 for k in range(min(columns, n_columns - first)):
                     row = &coef[first + k, 0]
@@ -85,54 +100,82 @@ def pack(const floating[:, ::1] coef, const floating[::1] intercept, how, floati
                     PREFETCH(panel + stop * columns + k * FEATURES_AT_ONCE)
                     if w.fold == 1:
                         for j in range(start, stop):
-                            panel[j * columns + k] = row[j]
+                            panel[j * columns + k] = <floating>(row[j] * units[j] if scaled else row[j])
                         continue
                     j = start
                     while j < stop:
                         place = panel + group(j, d, columns, k, w.fold)
                         for f in range(min(w.fold, d - j)):
-                            place[f] = row[j + f]
+                            place[f] = <floating>(row[j + f] * units[j + f] if scaled else row[j + f])
                         j += w.fold
                 start = stop
             panel += padded(d, w.fold) * columns
             first += columns
-        memset(panel, 0, w.width * sizeof(floating))
-        memcpy(panel, &intercept[0], n_columns * sizeof(floating))
+        if part == 0:
+            memset(panel, 0, w.width * sizeof(floating))
+            for k in range(n_columns):
+                panel[k] = <floating>intercept[k]
 
 
-def unpack(const floating[:, ::1] packed, how, double[:, ::1] coef, double[::1] intercept):
-    """The sum of several layouts into coefficients (K, d) and intercepts (K,)."""
+def unpack(const floating[:, ::1] packed, how, double[:, ::1] coef, double[::1] intercept,
+           const double[:, ::1] theta=None, const double[::1] unit=None, const double[::1] center=None,
+           double alpha=0, Py_ssize_t part=0, Py_ssize_t parts=1):
+    """The sum of several layouts into coefficients (K, d) and intercepts (K,); of so many parts, by features, one.
+
+    If there are unit and center (d,), coef becomes the gradient by u, (sum + alpha u unit - intercept center) unit.
+    Rows of theta, which may be coef itself, hold u, and one number more where there are intercepts.
+    """
     cdef:
-        Py_ssize_t d = coef.shape[1], n_columns = coef.shape[0], first = 0, columns, start, stop, j, k, f, at
-        Py_ssize_t panel = 0, i
+        bint scaled = unit is not None
+        Py_ssize_t d = unit.shape[0] if scaled else coef.shape[1], n_columns = coef.shape[0]
+        Py_ssize_t first = 0, columns, start, stop, j, k, f, at, panel = 0, i, size, count, step
+        Py_ssize_t together, end
         Layout w = checked(how, d, n_columns, intercept.shape[0], packed.shape[1])
         double *row
+        double total, by_intercept
+        const double *units = &unit[0] if scaled and d else NULL
+        const double *centers = &center[0] if scaled and d else NULL
+        const double *u = NULL
+    if scaled and (coef.shape[1] < d or center.shape[0] != d or theta.shape[0] < n_columns
+                   or theta.shape[1] < coef.shape[1]):
+        raise ValueError("coef, theta, unit and center do not fit each other")
+    together = max(w.fold, FEATURES_AT_ONCE // w.fold * w.fold)
     with nogil:
+        size = padded(d, w.fold) * w.width
         while first < n_columns:
             columns = min(w.panel, w.width - first)
-            start = 0
-            while start < d:
-                stop = min(start + max(w.fold, FEATURES_AT_ONCE // w.fold * w.fold), d)
+            start = d // together * part // parts * together
+            end = d // together * (part + 1) // parts * together if part + 1 < parts else d
+            while start < end:
+                stop = min(start + together, end)
                 for k in range(min(columns, n_columns - first)):
                     row = &coef[first + k, 0]
+                    u, by_intercept = &theta[first + k, 0] if scaled else row, column_sum(packed, size + first + k)
                     PREFETCH(row + stop + FEATURES_AT_ONCE)
+                    PREFETCH(u + stop + FEATURES_AT_ONCE)
                     for i in range(packed.shape[0]):
                         PREFETCH(&packed[i, 0] + panel + stop * columns + k * FEATURES_AT_ONCE)
-                    if w.fold == 1:
-                        for j in range(start, stop):
-                            row[j] = column_sum(packed, panel + j * columns + k)
-                        continue
                     j = start
                     while j < stop:
+                        # A group of features lies side by side; where there is but one in each, all of these columns.
                         at = panel + group(j, d, columns, k, w.fold)
-                        for f in range(min(w.fold, d - j)):
-                            row[j + f] = column_sum(packed, at + f)
-                        j += w.fold
+                        count = stop - start if w.fold == 1 else min(w.fold, d - j)
+                        step = columns if w.fold == 1 else 1
+                        if scaled:
+                            for f in range(j, j + count):
+                                total = column_sum(packed, at + (f - j) * step)
+                                row[f] = (total + alpha * u[f] * units[f] - by_intercept * centers[f]) * units[f]
+                        else:
+                            for f in range(j, j + count):
+                                row[f] = column_sum(packed, at + (f - j) * step)
+                        j += count
                 start = stop
             panel += padded(d, w.fold) * columns
             first += columns
-        for k in range(n_columns):
-            intercept[k] = column_sum(packed, panel + k)
+        for k in range(n_columns if part == 0 else 0):
+            intercept[k] = column_sum(packed, size + k)
+            if coef.shape[1] > d:
+                coef[k, d] = intercept[k]
 
 
 cdef inline Py_ssize_t group(Py_ssize_t j, Py_ssize_t d, Py_ssize_t columns, Py_ssize_t k,

@@ -56,32 +56,41 @@ def dot(const double[::1] x, const double[::1] y):
 
 # ---- standardised coordinates -----------------------------------------------------------------------------------
 
-def to_plain(const double[:, ::1] theta, const double[::1] unit, const double[::1] center, double[:, ::1] coef,
-             double[::1] intercept):
-    """Row (u, c) of theta to w = u * unit and b = c - w.center, where there are intercepts; returns ||w||^2 in all."""
-    cdef Py_ssize_t d = unit.shape[0], k, j
-    cdef bint has_intercept = theta.shape[1] > d
-    cdef double squares = 0, shift
-    for k in range(theta.shape[0]):
+def plain(const double[:, ::1] theta, const double[::1] unit, const double[::1] center, double[::1] intercept):
+    """Intercepts b = c - w.center of the rows (u, c) of theta, where there are any, w = u * unit; and ||w||^2 in all.
+    """
+    cdef:
+        Py_ssize_t d = unit.shape[0], k
+        double shift, squares = 0
+    for k in range(theta.shape[0] if d else 0):
         shift = 0
-        for j in range(d):
-            coef[k, j] = theta[k, j] * unit[j]
-            squares += coef[k, j] * coef[k, j]
-            shift += coef[k, j] * center[j]
-        intercept[k] = theta[k, d] - shift if has_intercept else 0
+        _plain(d, &theta[k, 0], &unit[0], &center[0], &shift, &squares)
+        intercept[k] = theta[k, d] - shift if theta.shape[1] > d else 0
     return squares
 
 
-def to_standard(const double[:, ::1] by_coef, const double[::1] by_intercept, const double[:, ::1] coef, double alpha,
-                const double[::1] unit, const double[::1] center, double[:, ::1] gradient):
-    """Gradient of the loss by w and b to that of J by (u, c): (dw + alpha w - db center) * unit, and db."""
-    cdef Py_ssize_t d = unit.shape[0], k, j
-    cdef bint has_intercept = gradient.shape[1] > d
-    for k in range(gradient.shape[0]):
-        for j in range(d):
-            gradient[k, j] = (by_coef[k, j] + alpha * coef[k, j] - by_intercept[k] * center[j]) * unit[j]
-        if has_intercept:
-            gradient[k, d] = by_intercept[k]
+cdef void _plain(Py_ssize_t d, const double *u, const double *unit, const double *center, double *shift,
+                 double *squares) noexcept nogil:
+    cdef:
+        Py_ssize_t j
+        double w0, w1, w2, w3
+        double s0 = 0, s1 = 0, s2 = 0, s3 = 0, p0 = 0, p1 = 0, p2 = 0, p3 = 0  # no addition waits for the one before
+    for j in range(0, d - 3, 4):
+        w0, w1, w2, w3 = u[j] * unit[j], u[j + 1] * unit[j + 1], u[j + 2] * unit[j + 2], u[j + 3] * unit[j + 3]
+        s0 += w0 * w0
+        s1 += w1 * w1
+        s2 += w2 * w2
+        s3 += w3 * w3
+        p0 += w0 * center[j]
+        p1 += w1 * center[j + 1]
+        p2 += w2 * center[j + 2]
+        p3 += w3 * center[j + 3]
+    for j in range(d // 4 * 4, d):
+        w0 = u[j] * unit[j]
+        s0 += w0 * w0
+        p0 += w0 * center[j]
+    squares[0] += (s0 + s1) + (s2 + s3)
+    shift[0] += (p0 + p1) + (p2 + p3)
 
 
 # ---- curvature --------------------------------------------------------------------------------------------------

@@ -14,14 +14,15 @@ it stays outside of `value_gradient`, with a strength of lambda / s_j for u_jk.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core, _linalg
 from ._curvature import Sample, StoredRows
-from ._passes import LossPass, column_moments, n_entries
+from ._passes import LossPass, Standard, column_moments, n_entries
 from ._typing import Array, Codes, Float64, Rows
 from ._validation import require_memory
 
@@ -87,26 +88,29 @@ class Objective:
         self._least_weight = float(weight.min())
         self._X, self._y, self._weight, self._n_threads = X, y, weight, n_threads
         self._pass = LossPass(X, y, weight, self.n_columns, n_threads)
-        self._coef = np.zeros((self.n_columns, d))
-        self._intercept = np.zeros(self.n_columns)
+        self._intercept, self._by_intercept = np.zeros(self.n_columns), np.zeros(self.n_columns)
         self.n_rows, self.n_coordinates = X.shape[0], d + fit_intercept
         self.n_entries = n_entries(X) + self.n_rows * fit_intercept
         self.sparse = not isinstance(X, np.ndarray)
         self.size = self.n_columns * self.n_coordinates
         # Multiplications of a pass; one with few columns takes as long as one with 8.
         self.work = 4 * self.n_entries * max(self.n_columns, 8) + 1e6
-        self._penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
+        self.penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
         self.penalise(C, l1_ratio)
         self._sample: tuple[int, Sample] | None = None  # the last one, and how many rows it was asked for
         self.n_passes = 0
         self.memory = max(MEMORY, n_entries(X) * X.dtype.itemsize // 20)
-        self.workspace_bytes = self._pass.workspace_bytes + self._coef.nbytes
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What passes need besides X."""
+        return self._pass.workspace_bytes
 
     def penalise(self, C: float, l1_ratio: float) -> None:
         """Change the penalty: all that depends on it are its two strengths and the curvature of the smooth part."""
         self.alpha, self.lasso = float((1 - l1_ratio) / (C * self.total)), float(l1_ratio / (C * self.total))
         with np.errstate(over="ignore"):
-            self._penalty[: len(self._inverse_scale)] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
+            self.penalty[: len(self._inverse_scale)] = (np.sqrt(self.alpha) * self._inverse_scale) ** 2
 
     def l1(self) -> Float64:
         """Strength of the L1 term, by coordinate of one column."""
@@ -116,7 +120,7 @@ class Objective:
 
     def split(self, theta: Float64) -> tuple[Float64, Float64]:
         """Views of theta, one row per class: features (K, d), and intercepts (K,), or (0,) where there are none."""
-        d = self._coef.shape[1]
+        d = len(self._inverse_scale)
         rows = theta.reshape(self.n_columns, self.n_coordinates)
         return rows[:, :d], rows[:, d] if self.fit_intercept else theta[:0]
 
@@ -125,16 +129,60 @@ class Objective:
 
         J may be infinite or NaN where scores overflow.
         """
-        self.n_passes += 1
+        self._penalised = self.alpha / 2 * self._take(self._pass.take, theta)
+        gradient = np.empty_like(theta) if out is None else out
+        return self._finish(self._pass.loss_gradient(*self._gradients(theta, gradient))), gradient
+
+    def _take(self, take: Callable[[Float64, Float64, Float64], None], theta: Float64) -> float:
+        """Have the pass take these coefficients; returns ||W||^2."""
+        by_class = theta.reshape(self.n_columns, self.n_coordinates)
+        squares = _linalg.plain(by_class, self._inverse_scale, self._center, self._intercept)
+        take(by_class, self._intercept, self._inverse_scale)
+        return squares
+
+    def _gradients(self, theta: Float64, out: Float64) -> tuple[Float64, Float64, Standard]:
+        """What a pass needs to make the gradient of J by theta."""
         shape = self.n_columns, self.n_coordinates
-        squares = _linalg.to_plain(theta.reshape(shape), self._inverse_scale, self._center, self._coef, self._intercept)
-        gradient = np.empty(shape) if out is None else out.reshape(shape)
-        with np.errstate(over="ignore"):
-            coef = self._coef.astype(self._X.dtype, copy=False)
-            intercept = self._intercept.astype(self._X.dtype, copy=False)
-        loss, by_coef, by_intercept = self._pass(coef, intercept)
-        _linalg.to_standard(by_coef, by_intercept, self._coef, self.alpha, self._inverse_scale, self._center, gradient)
-        return loss + self.alpha / 2 * squares, gradient.ravel()
+        standard = theta.reshape(shape), self._inverse_scale, self._center, self.alpha
+        return out.reshape(shape), self._by_intercept, standard
+
+    def _finish(self, loss: float) -> float:
+        self.n_passes += 1
+        return loss + self._penalised
+
+    # ---- along a line, with the scores of all rows kept -----------------------------------------------------------
+
+    def keep_scores(self, theta: Float64) -> tuple[float, Float64]:
+        """value_gradient, after which `aim`, `along` and `move` may be called."""
+        self._pass.keep_scores()
+        self._penalised = self._bend = self._length = 0.0
+        if theta.any():
+            self.refresh(theta)
+        return self.move(0.0, theta, np.empty_like(theta))
+
+    def refresh(self, theta: Float64) -> None:
+        """Compute what is kept anew: rounding errors add up."""
+        self._penalised = self.alpha / 2 * self._take(partial(self._pass.aim, anew=True), theta)
+
+    def aim(self, direction: Float64, slope: float) -> None:
+        """Take a direction from the point of the last move, with the slope of J there."""
+        self._length = self._take(self._pass.aim, direction)
+        self._bend = slope - self._pass.along(0.0)[1]
+
+    def along(self, step: float) -> tuple[float, float]:
+        """J at a step along the direction, and its slope by the step."""
+        loss, slope = self._pass.along(step)
+        rise = self._rise(step)
+        return loss + self._penalised + step * rise, slope + rise + self.alpha / 2 * step * self._length
+
+    def _rise(self, step: float) -> float:
+        """Mean slope of the penalty up to a step."""
+        return self._bend + self.alpha / 2 * step * self._length
+
+    def move(self, step: float, theta: Float64, out: Float64) -> tuple[float, Float64]:
+        """value_gradient at theta, where this step leads to."""
+        self._penalised += step * self._rise(step)
+        return self._finish(self._pass.move(step, *self._gradients(theta, out))), out
 
     def sample(self, n_rows: int) -> Sample:
         """About n_rows rows in standardised coordinates, chosen by length: all of them if there are no more.
@@ -157,7 +205,7 @@ class Objective:
             some = self._X[chosen[part]]
             dense = some if isinstance(some, np.ndarray) else some.toarray()
             rows[part, :d] = (dense - self._center) * self._inverse_scale
-        return Sample(rows, weight, self._penalty, self._n_threads)
+        return Sample(rows, weight, self.penalty, self._n_threads)
 
     def stored_rows(self, n_rows: int) -> StoredRows:
         """The same rows as they are stored; all of them without a copy."""
@@ -167,7 +215,28 @@ class Objective:
             chosen, weight = self._choose(n_rows)
             X = self._X[chosen]
         scale = self._center, self._inverse_scale
-        return StoredRows(X, weight, *scale, self._penalty, self.fit_intercept, self._n_threads)
+        return StoredRows(X, weight, *scale, self.penalty, self.fit_intercept, self._n_threads)
+
+    def squares(self, theta: Float64, n_rows: int | None = None) -> Float64:
+        """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D), or (1, D) where all classes have the same.
+
+        Of a dense X, n_rows rows are enough; of CSR it is taken where the kept scores are, or at theta.
+        z = (x - m) / s, and a sparse x is mostly 0, so its square is taken apart: x (x - 2 m) + m^2.
+        """
+        if not theta.any():  # no class is preferred, and the mean square of every feature is one
+            chance = 1 / max(self.n_columns, 2)
+            return np.full((1, theta.shape[1]), chance * (1 - chance))
+        if not self.sparse:
+            return self.stored_rows(n_rows or self.n_rows).squares(theta)
+        self.n_passes += 1
+        entries, d = np.zeros_like(theta), len(self._center)
+        if not self._pass.keeps_scores:
+            self._take(self._pass.take, theta)
+        apart = entries, np.ones(d), np.zeros(d), 0.0
+        self._pass.spread(self._center, entries, self._by_intercept, apart)
+        for of_class, total in zip(entries, self._by_intercept, strict=True):  # one by one, to save memory
+            of_class[:d] = np.maximum(of_class[:d] + total * self._center**2, 0) * self._inverse_scale**2
+        return entries
 
     def _choose(self, n_rows: int) -> tuple[npt.NDArray[np.intp], Float64]:
         """Numbers and weights of the rows of a sample."""
@@ -242,7 +311,7 @@ class Objective:
         """
         features, intercept = self.split(theta)
         by_features, by_intercept = self.split(gradient)
-        curvature, strength = self._penalty[: features.shape[1]], self.lasso * self._inverse_scale
+        curvature, strength = self.penalty[: features.shape[1]], self.lasso * self._inverse_scale
         mix = self._mix(by_intercept)
         slope, ridge, lasso, inside = float(intercept @ by_intercept), 0.0, 0.0, 1.0
 
@@ -337,14 +406,14 @@ class Objective:
         The Hessian of one loss by its scores is at most 1/2, or 1/4 for two classes in one column.
         """
         bound = 0.25 if self.n_columns == 1 else 0.5
-        return bound + np.tile(self._penalty, self.n_columns)
+        return bound + np.tile(self.penalty, self.n_columns)
 
     def stiff(self) -> Float64:
         """For coordinates that the penalty holds, far beyond what the loss could do, its curvature; 0 for others.
 
         They are those of features in tiny units.
         """
-        return np.tile(np.where(self._penalty >= 1e3, self._penalty, 0.0), self.n_columns)
+        return np.tile(np.where(self.penalty >= 1e3, self.penalty, 0.0), self.n_columns)
 
     def safe_learning_rate(self) -> float:
         """A rate at which gradient descent on W and b decreases J: one over a bound of the largest curvature."""

@@ -8,7 +8,7 @@ the result does not either.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,9 +22,15 @@ TILE_BLOCK_BYTES, PACKED_BYTES_PER_ROW = 2**17, 2**16
 # OpenBLAS keeps a product of this many multiplications on the calling thread, which leaves the others to us.
 SMALL_GEMM = 500_000
 MAX_CHUNKS = 32
+LARGE_LAYOUT = 2**18  # values
 # The most that all chunks' gradients may take, unless there are two, and the scores of one block.
 PARTIAL_BYTES = 2**23
 BLOCK_BYTES = 2**22
+
+
+# theta, unit, center and alpha of `_kernels.unpack`
+Standard = tuple[Float64 | None, Float64 | None, Float64 | None, float]
+PLAIN: Standard = None, None, None, 0.0
 
 
 def n_entries(X: Rows) -> int:
@@ -110,7 +116,7 @@ class LossPass:
         tiled: bool | None = None,
     ) -> None:
         n, d = X.shape
-        self.y, self.weight = y, weight
+        self.y, self.weight, self._n_columns = y, weight, n_columns
         self.plan = plan = Plan.of(X, n_columns, tiled)
         workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
         entries = n_entries(X)
@@ -120,51 +126,118 @@ class LossPass:
         self._packed = plan.packed(1, X.dtype)[0]
         self._gradients = plan.packed(plan.n_chunks, X.dtype)
         self._losses = np.empty(plan.n_chunks)
-        # float64 gradients go where the coefficients were.
-        shape, again = (n_columns, d), X.dtype == np.float64
-        self._coef_gradient = self._packed[: n_columns * d].reshape(shape) if again else np.empty(shape)
-        self._intercept_gradient = np.empty(n_columns)
+        self._kept = np.empty(0, X.dtype)
+        # Many coefficients are packed in threads too.
+        self._parts = workers if plan.layout["size"] >= LARGE_LAYOUT and plan.layout["fold"] < d else 1
         self._bounds = np.minimum(np.arange(plan.n_chunks + 1) * plan.chunk, n)
         if isinstance(X, np.ndarray):
             self._call: Callable[..., None] = partial(_core.loss_gradient, X)
         else:
-            self._call = partial(_core.loss_gradient_csr, X.data, X.indices, X.indptr, d)
+            self._rows = X.data, X.indices, X.indptr, d
+            self._call = partial(_core.loss_gradient_csr, *self._rows)
             # Chunks of equal numbers of entries.
             aims = np.linspace(0, X.nnz, plan.n_chunks + 1)[1:-1]
             self._bounds[1:-1] = np.searchsorted(X.indptr, aims)
-        self.workspace_bytes = sum(
+        self.workspace_bytes: int = sum(
             part.nbytes for part in (*self._work, self._packed, self._gradients, self._losses)
-        ) + (0 if again else self._coef_gradient.nbytes)
+        )
 
     def __call__(self, coef: Array, intercept: Array) -> tuple[float, Float64, Float64]:
-        """Loss, and its gradients by coef (K, d) and intercept (K,), both of X's dtype, C-contiguous.
+        """Loss, and its gradients by coef (K, d) and intercept (K,), both C-contiguous; the gradients are float64."""
+        by_coef, by_intercept = np.empty(coef.shape), np.empty(len(coef))
+        self.take(coef, intercept)
+        return self.loss_gradient(by_coef, by_intercept), by_coef, by_intercept
 
-        The gradients are float64; they may be overwritten by the next call.
-        """
+    def take(self, coef: Array, intercept: Array, unit: Float64 | None = None, packed: Array | None = None) -> None:
+        """Take coefficients, as `_kernels.pack` does."""
+        parts, packed = self._parts, self._packed if packed is None else packed
+        pack = partial(_kernels.pack, coef, intercept, self.plan.layout, packed, unit)
+        run(lambda part, _: pack(part, parts), parts, parts)
+
+    def loss_gradient(
+        self,
+        by_coef: Float64,
+        by_intercept: Float64,
+        standard: Standard = PLAIN,
+        n_squares: int = 0,
+        **options: Any,
+    ) -> float:
+        """Loss, with its gradients as `_kernels.unpack` makes them."""
         plan = self.plan
-        _kernels.pack(coef, intercept, plan.layout, self._packed)
+
+        def chunks(first: int, last: int, work: Array) -> None:
+            rows = self.y, self.weight, self._n_columns, plan.layout, self._packed
+            cut = self._bounds, plan.block, first, last
+            more = {**options, "squares": np.empty(n_squares, work.dtype)} if n_squares else options
+            self._call(*rows, *cut, self._losses, self._gradients, work, **more)
+
+        self._for_chunks(chunks)
+        parts, unpack = self._parts, partial(_kernels.unpack, self._gradients, plan.layout, by_coef, by_intercept)
+        run(lambda part, _: unpack(*standard, part, parts), parts, parts)
+        return math.fsum(self._losses)
+
+    def _for_chunks(self, do: Callable[[int, int, Array], None]) -> None:
+        """do(first, last, work) for all chunks, in threads."""
         # One thread does all chunks in one call: it holds the GIL only between passes.
-        together = plan.n_chunks if len(self._work) == 1 else 1
+        together = self.plan.n_chunks if len(self._work) == 1 else 1
+        run(
+            lambda item, worker: do(item * together, (item + 1) * together, self._work[worker]),
+            self.plan.n_chunks // together,
+            len(self._work),
+        )
 
-        def chunks(item: int, worker: int) -> None:
-            self._call(
-                self.y,
-                self.weight,
-                len(coef),
-                plan.layout,
-                self._packed,
-                self._bounds,
-                plan.block,
-                item * together,
-                (item + 1) * together,
-                self._losses,
-                self._gradients,
-                self._work[worker],
-            )
+    def spread(self, center: Float64, by_coef: Float64, by_intercept: Float64, standard: Standard) -> None:
+        """Sums of w p (1 - p) ((x - center)^2 - center^2) and of w p (1 - p), of CSR, in place of the gradients.
 
-        run(chunks, plan.n_chunks // together, len(self._work))
-        _kernels.unpack(self._gradients, plan.layout, self._coef_gradient, self._intercept_gradient)
-        return math.fsum(self._losses), self._coef_gradient, self._intercept_gradient
+        They are taken where the kept scores are, or at the coefficients.
+        """
+        indptr, block = self._rows[2], self.plan.block
+        most = int((indptr[np.minimum(np.arange(block, len(indptr) + block), len(indptr) - 1)] - indptr).max())
+        kept: dict[str, Any] = {"kept": self._kept, "direction": self._direction} if self.keeps_scores else {}
+        self.loss_gradient(by_coef, by_intercept, standard, max(most, 1), center=center, **kept)
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether `keep_scores` was called."""
+        return len(self._kept) > 0
+
+    def keep_scores(self) -> None:
+        """Keep the scores of all rows of CSR, and how a direction changes them: along it the loss costs no pass.
+
+        A pass has two halves then: `aim` reads X for the scores of the direction, and `move` for the gradient at the
+        point where it leads to.
+        """
+        self._kept, self._direction = (np.zeros(len(self.y) * self._n_columns, self._packed.dtype) for _ in range(2))
+        self._slopes = np.empty_like(self._losses)
+        self.workspace_bytes += self._kept.nbytes + self._direction.nbytes
+
+    def aim(self, coef: Array, intercept: Array, unit: Float64 | None = None, anew: bool = False) -> None:
+        """Go in the direction of these coefficients; anew, be there."""
+        plan, out = self.plan, self._kept if anew else self._direction
+        packed = self._gradients[0]  # which are not needed meanwhile
+        self.take(coef, intercept, unit, packed)
+
+        def chunks(first: int, last: int, work: Array) -> None:
+            how, block = (self._n_columns, plan.layout, packed), plan.block
+            _core.keep_scores_csr(*self._rows, *how, self._bounds, block, first, last, out, work)
+
+        self._for_chunks(chunks)
+
+    def along(self, step: float) -> tuple[float, float]:
+        """Loss at a step along the direction, and its slope by the step."""
+
+        def chunks(first: int, last: int, work: Array) -> None:
+            rows, where = (self.y, self.weight, self._n_columns), (self._kept, self._direction, step)
+            block = self.plan.block
+            _core.loss_along(*rows, self._bounds, block, first, last, self._losses, self._slopes, work, *where)
+
+        self._for_chunks(chunks)
+        return math.fsum(self._losses), math.fsum(self._slopes)
+
+    def move(self, step: float, by_coef: Float64, by_intercept: Float64, standard: Standard = PLAIN) -> float:
+        """Go there: `loss_gradient` at that point."""
+        options: dict[str, Any] = {"kept": self._kept, "direction": self._direction, "step": step}
+        return self.loss_gradient(by_coef, by_intercept, standard, **options)
 
 
 def scores(
@@ -207,9 +280,13 @@ def column_moments(X: Rows, weight: Array, n_threads: int) -> tuple[Float64, Flo
     """
     n, d = X.shape
     plan = Plan.of(X, 1)
-    bounds = [(i * plan.chunk, min((i + 1) * plan.chunk, n)) for i in range(plan.n_chunks)]
+    n_chunks = plan.n_chunks
+    if not isinstance(X, np.ndarray):  # what is added up for a chunk is as long as its entries, or twice
+        n_chunks = min(n_chunks, max(2, n_entries(X) // (4 * d)))
+    chunk = -(-n // n_chunks)
+    bounds = [(start, min(start + chunk, n)) for start in range(0, n, chunk)]
     workers = n_threads if plan.threaded else 1
-    shape = plan.n_chunks, d
+    shape = len(bounds), d
     low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
     total, squares = np.zeros(shape), np.zeros(shape)
     if not isinstance(X, np.ndarray):
@@ -224,7 +301,7 @@ def column_moments(X: Rows, weight: Array, n_threads: int) -> tuple[Float64, Flo
             found = low[item], high[item], total[item], present[item], count[item]
             _core.column_range_csr(*entries, start, stop, *found)
 
-    run(first, plan.n_chunks, workers)
+    run(first, len(bounds), workers)
     least, most = low.min(axis=0), high.max(axis=0)
     absent = np.zeros(d)  # the weight of rows that have no entry: there the value is zero
     if not isinstance(X, np.ndarray):
@@ -244,6 +321,6 @@ def column_moments(X: Rows, weight: Array, n_threads: int) -> tuple[Float64, Flo
         else:
             _core.column_spread_csr(*entries, start, stop, mean, unit, squares[item])
 
-    run(second, plan.n_chunks, workers)
+    run(second, len(bounds), workers)
     spread = squares.sum(axis=0) + absent * (mean * unit) ** 2
     return mean, np.where(constant, 0.0, reach * np.sqrt(spread))

@@ -446,9 +446,11 @@ def test_pairs_in_a_ring_are_the_bfgs_updates_of_the_newest(added, exact):
     for _ in range(added):
         s = rng.standard_normal(n)
         y = A @ s
-        pairs.add(s, y)
-        pairs.add(s, -y)  # no curvature: not to be kept
-        kept = [*kept, (s, y)][-most:]
+        for turn in (-y, y):  # a pair without curvature costs the oldest its place, and is not kept
+            place = pairs.place()
+            place[0][:], place[1][:] = s, turn
+            pairs.add()
+        kept = [*kept[-most + 1 :], (s, y)]
     if kept and not exact:
         s, y = kept[-1]
         H = H * (s @ y) / (y @ H @ y)

@@ -252,6 +252,71 @@ def test_sparse_passes_and_scores_are_the_same_for_every_number_of_threads(dtype
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n_columns", [1, 3, 23, 70])
+def test_a_pass_along_a_line_equals_passes_at_its_points(instruction_set, dtype, n_columns):
+    n, d = 1003, 40
+    n_classes = max(n_columns, 2)
+    X, dense = messy_csr(n, d, dtype, np.int32)
+    _, y, weight, coef, intercept = problem(n, 1, n_classes)
+    coef, direction = np.random.default_rng(n_columns).standard_normal((2, n_columns, d))
+    intercept, weight, y = intercept[:n_columns], weight.astype(dtype), y.astype(np.int32)
+    form = twin.binary_loss_gradient if n_columns == 1 else twin.loss_gradient
+    for threads in (1, 2):
+        line = LossPass(X, y, weight, n_columns, threads)
+        line.keep_scores()
+        for point in (coef, direction):
+            line.aim(point, intercept, anew=point is coef)
+        for step in (0.0, 0.3, 1.0):
+            at = coef + step * direction, intercept + step * intercept
+            expected = form(dense.astype(float), y, *at, weight, "sum")
+            loss, slope = line.along(step)
+            np.testing.assert_allclose(loss, expected[0], rtol=RTOL[dtype])
+            by_step = (expected[1] * direction).sum() + expected[2] @ intercept
+            size = abs(expected[1] * direction).sum() + abs(expected[2] * intercept).sum()
+            np.testing.assert_allclose(slope, by_step, rtol=0, atol=10 * RTOL[dtype] * size)
+        by_coef, by_intercept = np.empty_like(coef), np.empty(n_columns)
+        for total in (0.25, 0.75):  # moves add up
+            moved = line.move(0.25 if total == 0.25 else 0.5, by_coef, by_intercept)
+            at = coef + total * direction, intercept + total * intercept
+            expected = form(dense.astype(float), y, *at, weight, "sum")
+            assert_same((moved, by_coef, by_intercept), expected, 10 * RTOL[dtype])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("how", [(True, False), (False, False), (False, True)], ids=["tiles", "blas", "sparse"])
+@pytest.mark.parametrize("intercepts", [0, 1])
+def test_coefficients_are_scaled_as_they_are_packed(instruction_set, dtype, how, intercepts):
+    rng = np.random.default_rng(0)
+    for n_columns in (1, 2, 5, 30):
+        for d in (1, 7, 8, 33):
+            layout = _kernels.layout(d, n_columns, *how, np.dtype(dtype).itemsize)
+            theta, unit, center = rng.standard_normal((n_columns, d + intercepts)), rng.random(d), rng.random(d)
+            intercept, by_intercept, alpha = rng.standard_normal(n_columns), np.empty(n_columns), 0.3
+            for parts in (1, 3):
+                whole, packed = np.zeros(layout["size"], dtype), np.zeros((2, layout["size"]), dtype)
+                _kernels.pack((theta[:, :d] * unit).astype(dtype), intercept.astype(dtype), layout, whole)
+                for part in range(parts):
+                    _kernels.pack(theta, intercept, layout, packed[0], unit, part, parts)
+                np.testing.assert_array_equal(packed[0], whole)
+                packed[1] = 2 * whole
+                for out in (np.empty_like(theta), theta.copy()):  # the latter in place
+                    source = out if (out == theta).all() else theta
+                    for part in range(parts):
+                        args = (layout, out, by_intercept, source, unit, center, alpha, part, parts)
+                        _kernels.unpack(packed, *args)
+                    sums = 3 * (theta[:, :d] * unit).astype(dtype).astype(float)
+                    expected = (sums + alpha * theta[:, :d] * unit - 3 * np.outer(intercept, center)) * unit
+                    np.testing.assert_allclose(out[:, :d], expected, rtol=0, atol=20 * RTOL[dtype])
+                    np.testing.assert_allclose(by_intercept, 3 * intercept, rtol=RTOL[dtype])
+                    if intercepts:
+                        np.testing.assert_array_equal(out[:, d], by_intercept)
+    with pytest.raises(ValueError, match="fit"):
+        _kernels.unpack(packed, layout, out, by_intercept, theta[:, :-1].copy(), unit, center, alpha)
+    with pytest.raises(ValueError, match="shorter"):
+        _kernels.pack(theta[:, : d - 1].copy(), intercept, layout, packed[0], unit)
+
+
 def test_sparse_rows_without_entries():
     X = scipy.sparse.csr_array((20, 5))
     _, y, weight, coef, intercept = problem(20, 5, 3)
@@ -276,6 +341,21 @@ def test_the_core_refuses_what_does_not_fit_together():
     with pytest.raises(ValueError, match="too small"):
         _kernels.unpack(gradients[:, : 5 * layout["width"]].copy(), layout, coef, intercept)
     S = scipy.sparse.csr_array(X)
+    plain = _kernels.layout(5, 3, False, True, 8)
+    kept, packed_rows = np.zeros(60), np.zeros(plain["size"])
+    rows = (S.data, S.indices, S.indptr, 5)
+    for few, space, match in ((kept[:-1], work, "kept"), (kept, work[:-64], "too small")):
+        with pytest.raises(ValueError, match=match):
+            _core.keep_scores_csr(
+                *rows, 3, plain, packed_rows, bounds, 8, 0, 1, few, space[:88] if match != "kept" else space
+            )
+        with pytest.raises(ValueError, match=match):
+            _core.loss_along(y, weight, 3, bounds, 8, 0, 1, losses, losses, space, few, kept, 1.0)
+    first = (*rows, y, weight, 3, plain, packed_rows, bounds, 8, 0, 1, losses, np.zeros((1, plain["size"])), work)
+    for center, squares in ((np.zeros(5), np.zeros(39)), (np.zeros(4), np.zeros(40))):
+        with pytest.raises(ValueError, match="center is shorter"):
+            _core.loss_gradient_csr(*first, None, None, 0.0, center, squares)
+    _core.loss_gradient_csr(*first, None, None, 0.0, np.zeros(5), np.zeros(40))
     with pytest.raises(ValueError, match="indptr"):
         _core.scores_csr(S.data[:-1], S.indices, S.indptr, 5, layout, packed, 0, 20, 8, np.empty((20, 3)))
     with pytest.raises(TypeError, match="csc"):

@@ -12,6 +12,7 @@ import csoftmax
 from csoftmax import Predictor, SoftmaxRegression, _curvature
 from csoftmax._objective import Objective
 from csoftmax._passes import column_moments
+from csoftmax._solvers.quasi_newton import keeps_scores
 
 FORMATS = ["bsr", "coo", "csc", "csr", "dia", "dok", "lil"]
 
@@ -145,16 +146,17 @@ def test_column_moments_lengths_and_diagonals_equal_the_dense():
     np.testing.assert_allclose(some.rows, same.rows, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(some.weight, same.weight, rtol=1e-10)
     rows = theta.reshape(4, -1)
-    np.testing.assert_allclose(sparse.stored_rows(500).squares(rows), dense.sample(500).squares(rows), rtol=1e-9)
+    np.testing.assert_allclose(sparse.squares(rows), dense.sample(500).squares(rows), rtol=1e-9)
+    sparse.keep_scores(theta)
+    np.testing.assert_allclose(sparse.squares(rows), dense.sample(500).squares(rows), rtol=1e-9)
+    np.testing.assert_allclose(dense.squares(rows), dense.sample(500).squares(rows), rtol=1e-9)
     active = np.flatnonzero(np.random.default_rng(4).random(sparse.size) < 0.6)
     hessian = dense.sample(500).hessian(dense.sample(500).probabilities(rows))
     whole = np.tril(hessian) + np.tril(hessian, -1).T + np.diag(np.tile(dense.sample(1).penalty, 4))
     for objective in (sparse, dense):
         part = objective.stored_rows(500).hessian(rows, active)
         np.testing.assert_allclose(part, whole[np.ix_(active, active)], rtol=1e-8, atol=1e-10)
-    solve, expected_solve = (
-        _curvature.diagonal(sample, rows) for sample in (sparse.stored_rows(500), dense.stored_rows(500))
-    )
+    solve, expected_solve = (_curvature.diagonal(sample, rows) for sample in (sparse, dense))
     np.testing.assert_allclose(solve(gradient.copy()), expected_solve(gradient.copy()), rtol=1e-9)
 
 
@@ -165,10 +167,11 @@ def test_the_curvature_at_zero_needs_no_pass(n_classes, fit_intercept):
     weight = np.random.default_rng(5).uniform(0.2, 3, len(y))
     options = {"C": 1.0, "fit_intercept": fit_intercept, "standardise": True, "n_threads": 1}
     objective = Objective(scipy.sparse.csr_array(X), y.astype(np.int32), weight, n_classes, **options)
-    rows, zero = objective.stored_rows(len(y)), np.zeros((objective.n_columns, objective.n_coordinates))
+    zero = np.zeros((objective.n_columns, objective.n_coordinates))
     varies = np.append(np.ptp(X, axis=0) > 0, [True] * fit_intercept).astype(bool)
-    expected = rows.squares(zero + 1e-200)
-    np.testing.assert_allclose(rows.squares(zero)[:, varies], expected[:, varies], rtol=1e-12)
+    expected = objective.squares(zero + 1e-200)
+    found = np.broadcast_to(objective.squares(zero), zero.shape)
+    np.testing.assert_allclose(found[:, varies], expected[:, varies], rtol=1e-12)
 
 
 def test_the_loss_and_its_gradient_equal_the_dense():
@@ -329,3 +332,57 @@ def test_labels_and_weights_are_dense():
     X, y = sparse_problem()
     with pytest.raises(TypeError, match=r"sample_weight is a sparse csr_array: expected a dense array"):
         SoftmaxRegression().fit(X, y, scipy.sparse.csr_array(np.ones((1, len(y)))))
+
+
+# ---- along a line -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_objective_along_a_line_equals_the_objective_at_its_points(n_classes, fit_intercept):
+    X, y = sparse_problem(n_classes=n_classes)
+    options = {"C": 0.1, "fit_intercept": fit_intercept, "standardise": True, "n_threads": 1}
+    make = lambda: Objective(scipy.sparse.csr_array(X), y.astype(np.int32), np.ones(len(y)), n_classes, **options)  # noqa: E731
+    line, plain = make(), make()
+    theta, direction = np.random.default_rng(0).standard_normal((2, plain.size))
+    value, gradient = line.keep_scores(theta)
+    for total, step in ((0.5, 0.5), (0.7, 0.2)):
+        line.aim(direction, float(gradient @ direction))
+        for share in (0.0, 1.0, step):
+            at, by_theta = plain.value_gradient(theta + share * direction)
+            np.testing.assert_allclose(line.along(share), (at, by_theta @ direction), rtol=1e-12)
+        theta = theta + step * direction
+        value, gradient = line.move(step, theta, np.empty_like(theta))
+        expected, by_theta = plain.value_gradient(theta)
+        np.testing.assert_allclose(value, expected, rtol=1e-13, err_msg=str(total))
+        np.testing.assert_allclose(gradient, by_theta, rtol=1e-11, atol=1e-14)
+    line.refresh(theta)
+    line.aim(direction, float(gradient @ direction))
+    np.testing.assert_allclose(line.along(0.0)[0], value, rtol=1e-14)
+
+
+@pytest.mark.parametrize("C", [1.0, 1e4])
+def test_with_and_without_kept_scores_the_optimum_is_the_same(monkeypatch, C):
+    X, y = sparse_problem(n=400, d=300, density=0.05)
+    rows = scipy.sparse.csr_array(X)
+    fits = []
+    for kept in (True, False):
+        monkeypatch.setattr("csoftmax._solvers.quasi_newton.keeps_scores", lambda _, kept=kept: kept)
+        model = SoftmaxRegression(C=C, tol=1e-9, solver="lbfgs", max_iter=5000).fit(rows, y)
+        assert model.fit_report_.converged
+        assert model.n_iter_ > 25  # scores were computed anew meanwhile
+        fits.append(model)
+    np.testing.assert_allclose(fits[0].coef_, fits[1].coef_, rtol=0, atol=1e-6 * abs(fits[1].coef_).max())
+
+
+def test_scores_are_kept_only_where_there_is_room_and_rows_have_many_entries():
+    def objective(density):
+        X, y = sparse_problem(d=40, density=density)
+        options = {"C": 1.0, "fit_intercept": True, "standardise": True, "n_threads": 1}
+        return y, Objective(scipy.sparse.csr_array(X), y.astype(np.int32), np.ones(len(y)), 3, **options)
+
+    assert not keeps_scores(objective(0.1)[1])
+    y, objective = objective(0.8)
+    assert keeps_scores(objective)
+    objective.memory = 16 * 8 * objective.size + 16 * 3 * len(y) - 1
+    assert not keeps_scores(objective)

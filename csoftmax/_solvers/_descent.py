@@ -10,7 +10,7 @@ from .._typing import Float64
 from ._result import Options, Result
 
 PATIENCE = 5  # iterations without a smaller gradient, where J falls by less than rounding
-WINDOW = 5  # iterations at least from which the rest of the descent is guessed
+WINDOW, EARLY = 5, 3  # iterations at least from which the rest of the descent is guessed, and among the first ten
 MOST_RATIO = 0.95  # of J's falls; closer to one it is rounding
 SINGLE = 1e-10  # precision of float32 is above this
 
@@ -86,9 +86,12 @@ class Descent(ABC):
 
         The decrement of a corrected model falls short of the gap. J falls geometrically at best: by d over the newest
         tenth of the iterations, or five, and by D over as many before, so that d^2 / (D - d) is left. As it may also
-        fall more and more slowly, it is at least 3 d sqrt(d / D), and without an L2 term d.
+        fall more and more slowly, it is at least 3 d sqrt(d / D), and without an L2 term d. Until there were ten
+        iterations three will do, if the first, which falls furthest, is not among them.
         """
         window = min(self.n_iter, max(WINDOW, self.n_iter // 10))
+        if 2 * EARLY < self.n_iter < 2 * window:
+            window = EARLY
         newest = self.curve[-1 - window] - self.value
         if self.n_iter < 2 * window or newest <= 0:
             return newest

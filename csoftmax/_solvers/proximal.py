@@ -213,9 +213,11 @@ class Proximal(Descent):
         if self._diagonal_age < DIAGONAL_INTERVAL:
             return
         n, room = self.objective.n_rows, self._room
-        rows = self.objective.stored_rows(n if n <= 4 * room else max(LEAST_ROWS, room))
-        entries = (rows.squares(self.theta.reshape(self.objective.n_columns, -1)) + rows.penalty).ravel()
-        self._diagonal = np.maximum(entries, 1e-6)
+        by_class = self.theta.reshape(self.objective.n_columns, -1)
+        entries = self.objective.squares(by_class, n if n <= 4 * room else max(LEAST_ROWS, room))
+        entries += self.objective.penalty
+        np.maximum(entries, 1e-6, out=entries)
+        self._diagonal = np.broadcast_to(entries, by_class.shape).reshape(-1)
         self._diagonal_age = 0
 
     # ---- moving ---------------------------------------------------------------------------------------------------

@@ -9,9 +9,6 @@ doi:10.1090/S0025-5718-1980-0572855-7). The model is made anew now and then, at 
     newton    the full Hessian of all rows at every iteration, nothing to correct
     auto      the most exact model that pays, see `choose`
 
-The line search uses that J is convex: along the direction the slope only rises, so its sign tells on which side of a
-trial the minimum lies, also where differences of J have drowned in rounding. A trial is accepted by the Wolfe
-conditions, or near the optimum by the approximate ones of Hager and Zhang (2005, doi:10.1137/030601880).
 """
 
 from collections.abc import Callable
@@ -21,17 +18,19 @@ from typing import Any
 import numpy as np
 
 from .. import _curvature, _linalg
-from .._curvature import Sample, Solve, StoredRows
+from .._curvature import Sample, Solve
 from .._objective import Objective
 from .._typing import Float64
 from ._descent import Descent, Verdict
+from ._line import Line, ScoresLine, line_search
 from ._result import Options, Result
 from .proximal import proximal
 
-DECREASE, CURVATURE = 1e-4, 0.9
-MAX_TRIALS = 40
 MORE = 4  # times the rows of the first model for a later one
 SPARSE_INTERVAL = 20
+ENTRIES = 20  # in a row
+SETTLED = 0.05
+REFRESHED = 20  # iterations after which kept scores are computed anew
 OTHERS = 14  # vectors as long as theta, besides the pairs
 
 
@@ -39,22 +38,29 @@ class Pairs:
     """The newest changes of theta and of the gradient, for the two-loop recursion."""
 
     def __init__(self, most: int, size: int) -> None:
-        self.count, self._newest = 0, -1
-        self._steps, self._turns = np.empty((most, size)), np.empty((most, size))
-        self._rho, self._shares = np.empty(most), np.empty(most)
+        self.count, self._newest, self._most = 0, -1, most
+        slots = max(most, 1)  # one to work in where none is kept
+        self._steps, self._turns = np.empty((slots, size)), np.empty((slots, size))
+        self._rho, self._shares = np.empty(slots), np.empty(slots)
 
     def clear(self) -> None:
         """Forget them."""
         self.count = 0
 
-    def add(self, step: Float64, turn: Float64) -> None:
-        """Keep a pair in place of the oldest; not one whose curvature is rounding error."""
+    def place(self) -> tuple[Float64, Float64]:
+        """Where the next pair is to be put, a change of theta and one of the gradient: the place of the oldest."""
+        slot = (self._newest + 1) % len(self._rho)
+        self.count = min(self.count, len(self._rho) - 1)
+        return self._steps[slot], self._turns[slot]
+
+    def add(self) -> None:
+        """Keep the pair that was put there, unless its curvature is rounding error."""
+        step, turn = self.place()
         curvature = _linalg.dot(step, turn)
-        if not len(self._rho) or curvature <= np.finfo(np.float64).eps * _linalg.dot(turn, turn):
-            return
-        self._newest = (self._newest + 1) % len(self._rho)
-        self._steps[self._newest], self._turns[self._newest], self._rho[self._newest] = step, turn, 1 / curvature
-        self.count = min(self.count + 1, len(self._rho))
+        if self._most and curvature > np.finfo(np.float64).eps * _linalg.dot(turn, turn):
+            self._newest = (self._newest + 1) % len(self._rho)
+            self._rho[self._newest] = 1 / curvature
+            self.count += 1
 
     def inverse_times(self, result: Float64, solve: Solve, exact: bool, work: Float64) -> Float64:
         """H times a vector, which is lost; H0 is scaled by s'y / y'H0 y of the newest pair, unless it is exact."""
@@ -80,7 +86,7 @@ class Setting:
     """
 
     reason: str
-    model: Callable[[Any, Float64], Solve] | None  # of a Sample, or of StoredRows
+    model: Callable[[Any, Float64], Solve] | None  # of a Sample, or of the objective
     n_rows: int
     most_rows: int
     interval: int
@@ -88,7 +94,7 @@ class Setting:
     exact: bool  # the model is the Hessian but for sampling: its decrement is the gap
     fits: bool = True  # into memory
     pays: bool = True
-    stored: bool = False  # the model is made of all rows of a sparse X as they are stored
+    stored: bool = False  # the model is made of all rows of a sparse X
 
 
 def lbfgs(objective: Objective, start: Float64, options: Options) -> Result:
@@ -130,7 +136,7 @@ def ladder(objective: Objective) -> list[Setting]:
     if objective.sparse:
         # What the other vectors leave, as there is neither a sample nor a large model to be kept; of long vectors,
         # which cost time to read and more to allocate, two or three.
-        room = min(objective.memory - OTHERS * 8 * objective.size, int(objective.work / 2))
+        room = min(objective.memory - OTHERS * 8 * objective.size, int(objective.work / 4))
     history = int(np.clip(room // (16 * objective.size), 1, 30))
 
     def rung(
@@ -171,6 +177,16 @@ def ladder(objective: Objective) -> list[Setting]:
     ]
 
 
+def keeps_scores(objective: Objective) -> bool:
+    """Whether it pays to keep the scores of all rows, twice, and memory holds them besides the least that a fit needs.
+
+    Where rows have few entries, the exponentials of a trial cost as much as its products.
+    """
+    least = (OTHERS + 2) * 8 * objective.size
+    room = objective.memory >= least + 16 * objective.n_rows * objective.n_columns
+    return bool(objective.sparse and room and objective.n_entries >= ENTRIES * objective.n_rows)
+
+
 def minimise(objective: Objective, start: Float64, options: Options, setting: Setting) -> Result:
     """Minimise J by one setting."""
     return QuasiNewton(objective, start, options, setting).run()
@@ -182,14 +198,16 @@ class QuasiNewton(Descent):
     def __init__(self, objective: Objective, start: Float64, options: Options, setting: Setting) -> None:
         super().__init__(objective, start, options)
         self.setting = setting
-        value, self.gradient = objective.value_gradient(self.theta)
+        kept = keeps_scores(objective)
+        self._line: type[Line] = ScoresLine if kept else Line
+        value, self.gradient = (objective.keep_scores if kept else objective.value_gradient)(self.theta)
         self.arrive(value, float(abs(self.gradient).max()))
         # Long vectors are allocated once: the system takes as long to give new memory as a pass.
         self.direction, self._spare = np.empty_like(self.theta), np.empty_like(self.theta)
         self.last = np.zeros(0)
         self._rest_is_noise = False  # nothing but rounding is left of the gradient outside the stiff coordinates
         self._pairs = Pairs(setting.history, objective.size)
-        self._sample: Sample | StoredRows | None = None
+        self._sample: Sample | Objective | None = None
         self._n_rows = self._n_models = 0  # rows of it, and how many models were made
         self._age = -1  # iterations since the model was made; it is made when this is negative
         stiffness = objective.stiff()
@@ -203,14 +221,18 @@ class QuasiNewton(Descent):
 
     def _renew_model(self) -> None:
         """Make the model of the curvature anew at theta, if it is time."""
-        if self.setting.model is None or 0 <= self._age < self.setting.interval:
+        interval = self.setting.interval
+        if self._line is ScoresLine and self._n_models and self.curve[-2] - self.value <= SETTLED * self.value:
+            # With scores at hand a model costs half a pass; where J still falls fast, they would mislead it.
+            interval = min(interval, 3 * 2 ** (self._n_models - 1))
+        if self.setting.model is None or 0 <= self._age < interval:
             return
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
         # For wide data every vector counts: what is not needed meanwhile is gone.
         self._solve, self.direction, self._spare = self._scale, np.zeros(0), np.zeros(0)
         if self.setting.stored:
-            self._sample = self.objective.stored_rows(self.setting.n_rows)
+            self._sample = self.objective
         elif (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
             self._sample, self._n_rows = self.objective.sample(n_rows), n_rows
         self._solve = self.setting.model(self._sample, self.theta.reshape(self.objective.n_columns, -1))
@@ -246,19 +268,23 @@ class QuasiNewton(Descent):
 
     def search(self) -> bool:
         slope = _linalg.dot(self.direction, self.gradient)
-        value_gradient, precision = self.objective.value_gradient, self.objective.precision
-        trial = self._spare
-        found = _line_search(value_gradient, self.theta, self.value, slope, self.direction, precision, trial)
-        if found is None:
+        if not slope < 0:
             return False
-        (step, value), gradient = found, trial
-        self.direction *= step
-        self.theta += self.direction
+        if self._line is ScoresLine and self.n_iter % REFRESHED == REFRESHED - 1:
+            self.objective.refresh(self.theta)
+        line = self._line(self.objective, self.theta, self.direction, slope, self._spare)
+        step = line_search(line, self.value, slope, self.objective.precision)
+        if step is None:
+            return False
+        moved, turned = self._pairs.place()
+        np.multiply(self.direction, step, out=moved)
+        self.theta += moved
+        value, gradient = line.end(step, self.theta)
+        np.subtract(gradient, self.gradient, out=turned)
         if self.objective.alpha == 0:
-            self.last = self.direction.copy()
-        self.gradient -= gradient
-        self.gradient *= -1
-        self._pairs.add(self._free(self.direction), self._free(self.gradient))
+            self.last = moved.copy()
+        moved[self._stiff] = turned[self._stiff] = 0
+        self._pairs.add()
         self.gradient, self._spare = gradient, self.gradient
         self.arrive(value, max(float(gradient.max()), -float(gradient.min())))
         self._age += 1
@@ -283,12 +309,6 @@ class QuasiNewton(Descent):
             return False, _separable("every row is on the right side")
         return None
 
-    def _free(self, vector: Float64) -> Float64:
-        if len(self._stiff):
-            vector = vector.copy()
-            vector[self._stiff] = 0
-        return vector
-
     def _recedes(self) -> bool:
         """Whether the classes are separable in part: J falls for ever along the last step, or along Newton's."""
         if self.objective.alpha > 0:
@@ -311,48 +331,3 @@ def _separable(why: str) -> str:
         f"found the classes separable ({why}): without a penalty the loss has no minimum and the weights would grow "
         f"for ever; they were stopped at finite values. Use a finite C for a model that is defined"
     )
-
-
-def _line_search(
-    value_gradient: Callable[[Float64, Float64], tuple[float, Float64]],
-    theta: Float64,
-    start_value: float,
-    start_slope: float,
-    direction: Float64,
-    precision: float,
-    trial: Float64,
-) -> tuple[float, float] | None:
-    """(step, J) at a point that satisfies the conditions, its gradient in `trial`; None if rounding hides it."""
-    if not start_slope < 0:
-        return None
-    noise = 2 * precision * abs(start_value)
-    low, low_slope = 0.0, start_slope
-    high, high_slope = np.inf, np.nan
-    step = 1.0
-    for _ in range(MAX_TRIALS):
-        np.multiply(direction, step, out=trial)
-        trial += theta
-        value, gradient = value_gradient(trial, trial)
-        slope = _linalg.dot(gradient, direction)
-        if not (np.isfinite(value) and np.isfinite(slope)):
-            high, high_slope = step, np.nan
-            step = low + 0.1 * (step - low)
-            continue
-        flat = abs(slope) <= CURVATURE * -start_slope
-        lower = value <= start_value + DECREASE * step * start_slope
-        as_low = value <= start_value + noise and slope <= (2 * DECREASE - 1) * start_slope
-        if flat and (lower or as_low):
-            return step, value
-        if slope < 0:
-            # The minimum lies further on: where the slope, drawn as a straight line, reaches zero.
-            guess = step + (step - low) * slope / min(low_slope - slope, -1e-3 * abs(slope))
-            low, low_slope = step, slope
-            if np.isinf(high):
-                step = min(max(guess, 1.5 * step), 10 * step)
-                continue
-        else:
-            high, high_slope = step, slope
-        width = high - low
-        guess = low + width * low_slope / (low_slope - high_slope) if np.isfinite(high_slope) else low + width / 2
-        step = min(max(guess, low + 0.1 * width), high - 0.1 * width)
-    return None
