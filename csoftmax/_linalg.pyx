@@ -13,6 +13,7 @@ include "_blas_int.pxi"
 cdef enum:
     SHORT = 100000  # multiplications for which the GIL is kept: another thread would take it for longer than they last
     SMALL_FACTOR = 256  # rows up to which LAPACK's threads are not worth waking
+    TOGETHER = 512  # columns at a time, which stay in the cache
     ALONE = 8192  # elements of vectors that OpenBLAS keeps on the calling thread
 
 
@@ -52,6 +53,16 @@ def dot(const double[::1] x, const double[::1] y):
     with nogil:
         total = inner(n, &x[0], &y[0])
     return total
+
+
+def exchange(double[::1] old, double[::1] new):
+    """The new vector goes where the old one is, and its change where it was."""
+    cdef Py_ssize_t i
+    cdef double change
+    for i in range(old.shape[0]):
+        change = new[i] - old[i]
+        old[i] = new[i]
+        new[i] = change
 
 
 # ---- standardised coordinates -----------------------------------------------------------------------------------
@@ -246,15 +257,20 @@ cdef void scale(const double[:, ::1] units, const Py_ssize_t[::1] member, double
 
 def centre(double[:, ::1] rows):
     """Subtract the mean of the rows from each."""
-    cdef Py_ssize_t r, j
-    cdef double mean
-    for j in range(rows.shape[1]):
-        mean = 0
-        for r in range(rows.shape[0]):
-            mean += rows[r, j]
-        mean /= rows.shape[0]
-        for r in range(rows.shape[0]):
-            rows[r, j] -= mean
+    cdef Py_ssize_t n = rows.shape[0], r, j, start, stop
+    cdef double[TOGETHER] mean
+    for start in range(0, rows.shape[1], TOGETHER):
+        stop = min(start + TOGETHER, rows.shape[1])
+        for j in range(stop - start):
+            mean[j] = 0
+        for r in range(n):
+            for j in range(stop - start):
+                mean[j] += rows[r, start + j]
+        for j in range(stop - start):
+            mean[j] /= n
+        for r in range(n):
+            for j in range(stop - start):
+                rows[r, start + j] -= mean[j]
 
 
 cdef void _solve(const double[:, :, ::1] factors, const Py_ssize_t[::1] member, double[:, ::1] rows) noexcept nogil:

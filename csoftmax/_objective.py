@@ -265,8 +265,9 @@ class Objective:
             length[start : start + 4096] = np.diff(running[part.indptr])
         return np.maximum(length + float(empty @ empty), 0.0)
 
-    def gap_bound(self, theta: Float64, value: float, gradient: Float64) -> float:
-        """Upper bound of J - J*, from the duality gap; infinite without a penalty.
+    def gap_bound(self, theta: Float64, value: float, gradient: Float64, enough: float = np.inf) -> float:
+        """Upper bound of J - J*, from the duality gap; infinite without a penalty, and once it is sure to be above
+        `enough`.
 
         The dual of J takes probabilities q_i with sum_i w_i (q_i - y_i) = 0, for the intercept, to
         sum_i w_i entropy(q_i) - ||sum_i w_i (q_i - y_i) x_i'||^2 / (2 alpha). The model's own p_i meet the condition
@@ -277,17 +278,20 @@ class Objective:
         if self.alpha == 0:
             return np.inf
         with np.errstate(all="ignore"):
-            bound = self._gap_bound(theta, value, gradient)
+            bound = self._gap_bound(theta, value, gradient, enough)
         return bound if np.isfinite(bound) else np.inf
 
-    def _gap_bound(self, theta: Float64, value: float, gradient: Float64) -> float:
+    def _gap_bound(self, theta: Float64, value: float, gradient: Float64, enough: float) -> float:
         features, intercept = self.split(theta)
         by_features, by_intercept = self.split(gradient)
         squares, slopes, loss_slopes, inner = np.zeros(4)
+        shift = float(intercept @ by_intercept)
         for of_class, by_class in zip(features, by_features, strict=True):  # one by one, to save memory
-            coef = of_class * self._inverse_scale
             slope = by_class * self._scale  # of J by W, features centred; the loss's own share is without alpha W
             slopes += _linalg.dot(slope, slope)
+            if slopes / (2 * self.alpha) + shift > enough:
+                return np.inf
+            coef = of_class * self._inverse_scale
             slope -= self.alpha * coef
             loss_slopes += _linalg.dot(slope, slope)
             squares += _linalg.dot(coef, coef)
@@ -295,7 +299,6 @@ class Objective:
         loss = value - self.alpha / 2 * squares
         bound = float(slopes) / (2 * self.alpha)
         if self.fit_intercept:
-            shift = float(intercept @ by_intercept)
             mix = self._mix(by_intercept)
             reach = self._deviation_length
             bound += shift + mix * (loss - float(inner) - shift)

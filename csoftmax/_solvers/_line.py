@@ -31,9 +31,9 @@ class Line:
         self._value, gradient = self._objective.value_gradient(self._trial, self._trial)
         return self._value, _linalg.dot(gradient, self._direction)
 
-    def end(self, step: float, theta: Float64) -> tuple[float, Float64]:
-        """J and its gradient at the last trial, which is theta."""
-        return self._value, self._trial
+    def end(self, step: float, theta: Float64) -> float:
+        """J at the last trial, which is theta; its gradient is in `trial` then."""
+        return self._value
 
 
 class ScoresLine(Line):
@@ -48,8 +48,8 @@ class ScoresLine(Line):
     def __call__(self, step: float) -> tuple[float, float]:
         return self._objective.along(step)
 
-    def end(self, step: float, theta: Float64) -> tuple[float, Float64]:
-        return self._objective.move(step, theta, self._trial)
+    def end(self, step: float, theta: Float64) -> float:
+        return self._objective.move(step, theta, self._trial)[0]
 
 
 def line_search(line: Line, start_value: float, start_slope: float, precision: float) -> float | None:

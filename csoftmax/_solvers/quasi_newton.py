@@ -62,17 +62,23 @@ class Pairs:
             self._rho[self._newest] = 1 / curvature
             self.count += 1
 
-    def inverse_times(self, result: Float64, solve: Solve, exact: bool, work: Float64) -> Float64:
-        """H times a vector, which is lost; H0 is scaled by s'y / y'H0 y of the newest pair, unless it is exact."""
+    def scale(self, solve: Solve, work: Float64) -> float:
+        """What H0 is to be divided by, y'H0 y / s'y of the newest pair."""
+        if not self.count:
+            return 1.0
+        turn = self._turns[self._newest]
+        work[:] = turn
+        return float(self._rho[self._newest]) * _linalg.dot(turn, solve(work))
+
+    def inverse_times(self, result: Float64, solve: Solve, scale: float) -> Float64:
+        """H times a vector, which is lost."""
         if not self.count:
             return solve(result)
         kept = self._steps, self._turns, self._rho, self._newest, self.count
         _linalg.pairs_backward(*kept, result, self._shares)
         result = solve(result)
-        if not exact:
-            turn = self._turns[self._newest]
-            work[:] = turn
-            result /= self._rho[self._newest] * _linalg.dot(turn, solve(work))
+        if scale != 1:
+            result /= scale
         _linalg.pairs_forward(*kept, result, self._shares)
         return result
 
@@ -203,7 +209,7 @@ class QuasiNewton(Descent):
         value, self.gradient = (objective.keep_scores if kept else objective.value_gradient)(self.theta)
         self.arrive(value, float(abs(self.gradient).max()))
         # Long vectors are allocated once: the system takes as long to give new memory as a pass.
-        self.direction, self._spare = np.empty_like(self.theta), np.empty_like(self.theta)
+        self.direction = np.empty_like(self.theta)
         self.last = np.zeros(0)
         self._rest_is_noise = False  # nothing but rounding is left of the gradient outside the stiff coordinates
         self._pairs = Pairs(setting.history, objective.size)
@@ -230,22 +236,22 @@ class QuasiNewton(Descent):
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
         # For wide data every vector counts: what is not needed meanwhile is gone.
-        self._solve, self.direction, self._spare = self._scale, np.zeros(0), np.zeros(0)
+        self._solve, self.direction = self._scale, np.zeros(0)
         if self.setting.stored:
             self._sample = self.objective
         elif (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
             self._sample, self._n_rows = self.objective.sample(n_rows), n_rows
         self._solve = self.setting.model(self._sample, self.theta.reshape(self.objective.n_columns, -1))
-        self.direction, self._spare = np.empty_like(self.theta), np.empty_like(self.theta)
-        self._age = 0
+        self.direction, self._age = np.empty_like(self.theta), 0
         if self.setting.exact:
             self._pairs.clear()
 
     def turn(self) -> None:
         self._renew_model()
+        scale = 1.0 if self.setting.exact else self._pairs.scale(self._solve, self.direction)
         np.negative(self.gradient, out=self.direction)
         self.direction[self._stiff] = 0
-        self.direction = self._pairs.inverse_times(self.direction, self._solve, self.setting.exact, self._spare)
+        self.direction = self._pairs.inverse_times(self.direction, self._solve, scale)
         if len(self._stiff):
             if self._rest_is_noise:
                 self.direction[:] = 0
@@ -254,8 +260,10 @@ class QuasiNewton(Descent):
         if not self.setting.exact:
             self.gap = max(self.gap, self.rest_of_descent())
         self.bound = np.inf
-        if self.norm <= self.options.tol or self.n_iter == self.options.max_iter:
-            self.bound = self.objective.gap_bound(self.theta, self.value, self.gradient)
+        last = self.n_iter == self.options.max_iter
+        if last or self.norm <= self.options.tol:
+            enough = np.inf if last else self.allowed
+            self.bound = self.objective.gap_bound(self.theta, self.value, self.gradient, enough)
         if (
             self.setting.exact
             and self._age > 0
@@ -272,21 +280,20 @@ class QuasiNewton(Descent):
             return False
         if self._line is ScoresLine and self.n_iter % REFRESHED == REFRESHED - 1:
             self.objective.refresh(self.theta)
-        line = self._line(self.objective, self.theta, self.direction, slope, self._spare)
+        moved, turned = self._pairs.place()
+        line = self._line(self.objective, self.theta, self.direction, slope, turned)
         step = line_search(line, self.value, slope, self.objective.precision)
         if step is None:
             return False
-        moved, turned = self._pairs.place()
         np.multiply(self.direction, step, out=moved)
         self.theta += moved
-        value, gradient = line.end(step, self.theta)
-        np.subtract(gradient, self.gradient, out=turned)
+        value = line.end(step, self.theta)
+        _linalg.exchange(self.gradient, turned)
         if self.objective.alpha == 0:
             self.last = moved.copy()
         moved[self._stiff] = turned[self._stiff] = 0
         self._pairs.add()
-        self.gradient, self._spare = gradient, self.gradient
-        self.arrive(value, max(float(gradient.max()), -float(gradient.min())))
+        self.arrive(value, max(float(self.gradient.max()), -float(self.gradient.min())))
         self._age += 1
         self._rest_is_noise = False
         return True
