@@ -8,7 +8,6 @@ doi:10.1090/S0025-5718-1980-0572855-7). The model is made anew now and then, at 
     lbfgs     a diagonal bound of the curvature, never made anew
     newton    the full Hessian of all rows at every iteration, nothing to correct
     auto      the most exact model that pays, see `choose`
-
 """
 
 from collections.abc import Callable
@@ -28,9 +27,9 @@ from .proximal import proximal
 
 MORE = 4  # times the rows of the first model for a later one
 SPARSE_INTERVAL = 20
-ENTRIES = 20  # in a row
-SETTLED = 0.05
+ENTRIES = 20  # of a row at least, for scores to be kept: with fewer the exponentials of a trial cost as much as a pass
 REFRESHED = 20  # iterations after which kept scores are computed anew
+SETTLED = 0.05  # share of J: where it fell by more in the last iteration, a new model would soon be wrong
 OTHERS = 14  # vectors as long as theta, besides the pairs
 
 
@@ -141,7 +140,7 @@ def ladder(objective: Objective) -> list[Setting]:
     room = objective.memory // 4
     if objective.sparse:
         # What the other vectors leave, as there is neither a sample nor a large model to be kept; of long vectors,
-        # which cost time to read and more to allocate, two or three.
+        # which cost time to read and more to allocate, one or two.
         room = min(objective.memory - OTHERS * 8 * objective.size, int(objective.work / 4))
     history = int(np.clip(room // (16 * objective.size), 1, 30))
 
@@ -168,7 +167,7 @@ def ladder(objective: Objective) -> list[Setting]:
         )
 
     if objective.sparse:
-        reason = f"curvature model 'diagonal' on all rows, which are sparse, once in {SPARSE_INTERVAL} iterations"
+        reason = f"curvature model 'diagonal' on all rows, which are sparse, at least once in {SPARSE_INTERVAL} iterations"
         last = Setting(reason, _curvature.diagonal, n, n, SPARSE_INTERVAL, history, False, stored=True)
     else:
         last = rung("diagonal", min(n, 2000), size * columns, 0, 1, np.inf, (10.0, 0.0), objective.size)
