@@ -1,15 +1,19 @@
 """Fails if 10^5 fits and predictions leave more memory behind than an allocator's own changes of mind."""
 
+import contextlib
 import itertools
+import multiprocessing
 import sys
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from csoftmax import Predictor, SoftmaxRegression
+from csoftmax import SoftmaxRegression
 
-ROUNDS, ALLOWED = 25_000, 2**20
+# Each process takes half of the rounds. What it holds settles within the first tenth; afterwards less than 12 bytes a
+# round may be added, which is less than any object.
+PROCESSES, ROUNDS, ALLOWED = 2, 50_000, 2**19
 
 
 def resident() -> int:
@@ -18,27 +22,29 @@ def resident() -> int:
     return int(line.split()[1]) * 1024
 
 
-def main() -> int:
-    rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((40, 3)), np.arange(40) % 3
+def growth(seed: int) -> int:
+    """What one process holds more at its end than after a tenth of its rounds."""
+    X, y = np.random.default_rng(seed).standard_normal((40, 3)), np.arange(40) % 3
     kinds = [(X, 0.0), (X, 0.5), (csr_array(X), 0.0), (X.astype(np.float32), 0.0)]
     row, out = X[0].copy(), np.empty(3)
-    before = 0
-    for number, (data, ratio) in zip(range(4 * ROUNDS), itertools.cycle(kinds), strict=False):
+    for number, (data, ratio) in zip(range(ROUNDS), itertools.cycle(kinds), strict=False):
         model = SoftmaxRegression(l1_ratio=ratio, tol=1e-2).fit(data, y)
         model.predict_proba(data)
-        served: Predictor = model.predictor()
+        served = model.predictor()
         served.predict_proba(row, out=out if served.dtype == out.dtype else None)
         served.top_k(X, 2)
-        try:
+        with contextlib.suppress(ValueError):
             served.predict(X[:, :2])
-        except ValueError:
-            pass
         if number == ROUNDS // 10:
             before = resident()
-    grown = resident() - before
-    print(f"{4 * ROUNDS} fits and predictions: the resident size grew by {grown} bytes")
-    return int(grown > ALLOWED)
+    return resident() - before
+
+
+def main() -> int:
+    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+        grown = pool.map(growth, range(PROCESSES))
+    print(f"{PROCESSES * ROUNDS} fits and predictions: the resident sizes grew by {grown} bytes")
+    return int(max(grown) > ALLOWED)
 
 
 if __name__ == "__main__":
