@@ -96,7 +96,7 @@ def test_scores_of_two_classes(scoring, weighted):
 @pytest.mark.parametrize("scoring", [*SCORINGS, "roc_auc_ovr", "top_k_accuracy"], ids=name_of)
 def test_scores_of_several_classes(scoring):
     X, y = overlapping(150, 4, 4)
-    model, other = tight(X, y, scoring=scoring), theirs(X, y, scoring=scoring)
+    other, model = theirs(X, y, scoring=scoring), tight(X, y, scoring=scoring)
     assert_same_choice(model, other)
     assert model.score(X, y) == pytest.approx(other.score(X, y), abs=1e-6)
 
