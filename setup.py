@@ -19,13 +19,13 @@ debug = os.environ.get("CSOFTMAX_DEBUG", "0") not in ("", "0")
 sanitize = os.environ.get("CSOFTMAX_SANITIZE", "")
 baseline = os.environ.get("CSOFTMAX_BASELINE", "0") not in ("", "0")
 
-compile_args = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+compile_args = ["/O2"] if sys.platform == "win32" else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math"]
 link_args: list[str] = []
-if debug and sys.platform != "win32":
+if (debug or sanitize) and sys.platform != "win32":
     compile_args = ["-O1", "-g", "-UNDEBUG", "-Wall", "-Werror"]
     Options.warning_errors = True
 if sanitize:
-    compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
+    compile_args += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
     link_args += [f"-fsanitize={sanitize}"]
 
 # SciPy's BLAS takes 32-bit integers up to 1.17; later it exports their type as blas_int.
@@ -70,5 +70,6 @@ setup(
             "embedsignature": True,
         },
         force=debug,
-    )
+    ),
+    options={"build_ext": {"parallel": True}},
 )

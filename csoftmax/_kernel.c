@@ -4,12 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#if defined(_MSC_VER)
-#define RESTRICT __restrict
-#define FLATTEN static __forceinline
-#define NOINLINE static __declspec(noinline)
-#define UNROLL
-#else
+#if defined(__GNUC__)
 #define RESTRICT restrict
 #define FLATTEN static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
@@ -17,6 +12,17 @@
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
+#endif
+#else
+#define UNROLL
+#if defined(_MSC_VER)
+#define RESTRICT __restrict
+#define FLATTEN static __forceinline
+#define NOINLINE static __declspec(noinline)
+#else
+#define RESTRICT restrict
+#define FLATTEN static inline
+#define NOINLINE static
 #endif
 #endif
 

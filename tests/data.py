@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+from scipy.sparse import coo_array
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 LOADERS = {"iris": load_iris, "wine": load_wine, "digits": load_digits, "cancer": load_breast_cancer}
@@ -61,3 +62,10 @@ def assert_same_predictor(one, other):
     X = inputs(20, one.n_features, one.dtype)
     for method in METHODS:
         np.testing.assert_array_equal(getattr(one, method)(X), getattr(other, method)(X))
+
+
+def random_csr(n, d, density, dtype):
+    """A sparse matrix: SciPy's own function takes its generator by a name that has changed."""
+    rng = np.random.default_rng(0)
+    places = np.unique(rng.integers(n * d, size=int(density * n * d)))
+    return coo_array((rng.random(len(places), dtype), (places // d, places % d)), (n, d)).tocsr()

@@ -78,7 +78,11 @@ SCORINGS += [
 BINARY = [scoring for scoring in SCORINGS if scoring != "f1_macro"]  # scikit-learn fails at it for two classes
 
 
-@pytest.mark.parametrize("scoring", [*BINARY, "roc_auc", "average_precision", "f1"], ids=str)
+def name_of(scoring):
+    return getattr(scoring, "__name__", str(scoring))
+
+
+@pytest.mark.parametrize("scoring", [*BINARY, "roc_auc", "average_precision", "f1"], ids=name_of)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_scores_of_two_classes(scoring, weighted):
     X, y = overlapping(150, 4, 2)
@@ -89,10 +93,10 @@ def test_scores_of_two_classes(scoring, weighted):
     assert model.score(X, y, weight) == pytest.approx(other.score(X, y, sample_weight=weight), abs=1e-6)
 
 
-@pytest.mark.parametrize("scoring", [*SCORINGS, "roc_auc_ovr", "top_k_accuracy"], ids=str)
+@pytest.mark.parametrize("scoring", [*SCORINGS, "roc_auc_ovr", "top_k_accuracy"], ids=name_of)
 def test_scores_of_several_classes(scoring):
     X, y = overlapping(150, 4, 4)
-    model, other = tight(X, y, scoring=scoring), theirs(X, y, scoring=scoring)
+    other, model = theirs(X, y, scoring=scoring), tight(X, y, scoring=scoring)
     assert_same_choice(model, other)
     assert model.score(X, y) == pytest.approx(other.score(X, y), abs=1e-6)
 

@@ -87,7 +87,8 @@ def test_compiled_callers_get_the_same_numbers(serve, n_classes):
     assert serve.probabilities(model, X, out) == 0
     np.testing.assert_array_equal(out, [model.predict_proba(x) for x in X])
     assert serve.batch(model, X, again) == 1
-    np.testing.assert_array_equal(again, model.predict_proba(X))
+    # Python's batches are left to BLAS where that is faster, which depends on the instruction set.
+    np.testing.assert_allclose(again, model.predict_proba(X), rtol=1e-12)
     assert serve.codes(model, X, codes) == 1
     np.testing.assert_array_equal(codes, model.predict(X))
     X[17, 3] = np.nan
