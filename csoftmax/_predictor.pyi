@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,8 @@ _Array = npt.NDArray[Any]
 
 @final
 class Predictor:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         coef: npt.ArrayLike,
         intercept: npt.ArrayLike,
         classes: npt.ArrayLike | None = None,
@@ -21,7 +21,7 @@ class Predictor:
         dtype: npt.DTypeLike | None = None,
         check_finite: bool = True,
         training_report: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def n_features(self) -> int: ...
     @property
