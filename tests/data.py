@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 LOADERS = {"iris": "load_iris", "wine": "load_wine", "digits": "load_digits", "cancer": "load_breast_cancer"}
 
@@ -34,6 +35,13 @@ def overlapping(n=200, d=4, n_classes=3, seed=0):
     y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
     y[:n_classes] = np.arange(n_classes)
     return X, y
+
+
+def sparse(n, d, density, dtype, rng):
+    """A CSR array of normal entries. SciPy's random_array does the same, but its arguments change over versions."""
+    size = int(n * d * density)
+    places = rng.integers(n, size=size), rng.integers(d, size=size)
+    return scipy.sparse.csr_array((rng.standard_normal(size).astype(dtype), places), shape=(n, d))
 
 
 # ---- models -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import twin
+from data import sparse
 
 import csoftmax
 from csoftmax import _core, _kernels
@@ -235,7 +236,7 @@ def test_sparse_rows_read_nothing_beyond_the_end_of_their_arrays(instruction_set
 def test_sparse_passes_and_scores_are_the_same_for_every_number_of_threads(dtype):
     n, d, n_classes = 60000, 1000, 23
     _, y, weight, coef, intercept = problem(n, 1, n_classes)
-    X = scipy.sparse.random_array((n, d), density=0.02, rng=np.random.default_rng(0), format="csr", dtype=dtype)
+    X = sparse(n, d, 0.02, dtype, np.random.default_rng(0))
     coef = np.random.default_rng(1).standard_normal((n_classes, d)).astype(dtype)
     intercept, weight, y = intercept.astype(dtype), weight.astype(dtype), y.astype(np.int32)
     passes = [LossPass(X, y, weight, n_classes, threads) for threads in (1, 2, 3)]

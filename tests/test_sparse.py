@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse
-from data import METHODS, overlapping
+from data import METHODS, overlapping, sparse
 
 import csoftmax
 from csoftmax import Predictor, SoftmaxRegression, _curvature
@@ -115,7 +115,7 @@ def test_wide_rows_by_the_diagonal_reach_the_dense_optimum(d):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bitwise_the_same_for_every_number_of_threads(dtype):
     rng = np.random.default_rng(0)
-    S = scipy.sparse.random_array((20_000, 500), density=0.05, rng=rng, dtype=dtype, format="csr")
+    S = sparse(20_000, 500, 0.05, dtype, rng)
     y = rng.integers(0, 12, S.shape[0])
     one, three = (SoftmaxRegression(n_threads=n, tol=1e-3).fit(S, y) for n in (1, 3))
     np.testing.assert_array_equal(one.coef_, three.coef_)
