@@ -15,6 +15,12 @@ X = np.zeros((6, 2), dtype=np.float32)
 y = ["a", "b", "c", "a", "b", "c"]
 
 
+class Sparse:
+    """What SciPy's sparse formats have in common, for whom has no stubs of SciPy."""
+
+    def tocsr(self) -> Any: ...
+
+
 def stop(iteration: int, objective: float, gradient_norm: float) -> bool:
     return gradient_norm < objective / iteration
 
@@ -24,6 +30,7 @@ def stop(iteration: int, objective: float, gradient_norm: float) -> bool:
 model = SoftmaxRegression(C=np.inf, class_weight={"a": 2.0}, n_threads=1, callback=stop)
 assert_type(model.fit(X, y, sample_weight=[1, 1, 1, 2, 2, 2]), SoftmaxRegression)
 assert_type(model.predict(X), Array)
+assert_type(model.predict(Sparse()), Array)
 assert_type(model.predict_proba(X), Array)
 assert_type(model.predict_log_proba(X), Array)
 assert_type(model.decision_function(X), Array)
