@@ -44,13 +44,16 @@ kernels = Extension(
     extra_link_args=link_args,
 )
 
+# Whatever NumPy it was compiled with, the extension runs with the oldest that is supported.
+numpy_api = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")]
+
 others = [
     Extension(
         f"csoftmax.{name}",
         [f"csoftmax/{name}.pyx"],
         depends=["csoftmax/_kernel.h"],
         include_dirs=[np.get_include()],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        define_macros=numpy_api,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from . import _kernels
 from ._passes import LossPass
-from ._typing import Array
+from ._typing import Array, Data
 from ._validation import (
     as_array,
     as_floats,
@@ -74,7 +74,7 @@ def _along(scores: Any, axis: int, logarithm: bool) -> Array:
 
 
 def loss_gradient(
-    X: npt.ArrayLike,
+    X: Data,
     y: npt.ArrayLike,
     coef: npt.ArrayLike,
     intercept: npt.ArrayLike | None = None,

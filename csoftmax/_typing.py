@@ -1,6 +1,6 @@
 """Names for the arrays that the modules hand each other."""
 
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -14,4 +14,13 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array, csr_matrix
 Rows: TypeAlias = Union[Array, "csr_array", "csr_matrix"]
 
-__all__ = ["Array", "Codes", "DType", "Float64", "Layout", "Rows"]
+
+class _Sparse(Protocol):
+    """SciPy's sparse arrays and matrices of every format."""
+
+    def tocsr(self) -> Any: ...
+
+
+Data: TypeAlias = npt.ArrayLike | _Sparse  # what users hand in as X
+
+__all__ = ["Array", "Codes", "DType", "Data", "Float64", "Layout", "Rows"]

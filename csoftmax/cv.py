@@ -12,7 +12,7 @@ from . import _validation as gate
 from ._crossval import Scorer, make_folds, make_scorer, score_folds, train_folds
 from ._errors import ConvergenceWarning, warn
 from ._progress import Progress
-from ._typing import Array, Float64
+from ._typing import Array, Data, Float64
 from .estimator import SoftmaxRegression, _Monitor, _TrainingData
 
 # Parameters that every fit has from the estimator.
@@ -137,7 +137,7 @@ class SoftmaxRegressionCV(SoftmaxRegression):
 
     # ---- training -------------------------------------------------------------------------------------------------
 
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
+    def fit(self, X: Data, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Choose C and l1_ratio, and find the coefficients.
 
         Parameters
@@ -250,7 +250,7 @@ class SoftmaxRegressionCV(SoftmaxRegression):
 
     # ---- scores ---------------------------------------------------------------------------------------------------
 
-    def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+    def score(self, X: Data, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
         """What `scoring` makes of the predictions for X: by default the share of labels that are predicted.
 
         Parameters

@@ -16,7 +16,7 @@ from ._predictor import Predictor
 from ._progress import Progress
 from ._scikit import Estimator
 from ._solvers import SOLVERS, Options, Result
-from ._typing import Array, Codes, Float64, Rows
+from ._typing import Array, Codes, Data, Float64, Rows
 
 if TYPE_CHECKING:
     import os
@@ -188,7 +188,7 @@ class SoftmaxRegression(Estimator):
 
     # ---- training -------------------------------------------------------------------------------------------------
 
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
+    def fit(self, X: Data, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Find the coefficients that minimise J.
 
         Parameters
@@ -370,27 +370,27 @@ class SoftmaxRegression(Estimator):
         """Write the model to a file that `csoftmax.load` reads as a `Predictor`; see `Predictor.save`."""
         self.predictor().save(path)
 
-    def decision_function(self, X: npt.ArrayLike) -> Array:
+    def decision_function(self, X: Data) -> Array:
         """Scores before the softmax, (n, K), or (n,) for two classes: the score of the second."""
         model, rows = self._model_and_rows(X)
         return model.decision_function(rows)
 
-    def predict_proba(self, X: npt.ArrayLike) -> Array:
+    def predict_proba(self, X: Data) -> Array:
         """Probability of each class, (n, K), columns in the order of `classes_`."""
         model, rows = self._model_and_rows(X)
         return model.predict_proba(rows)
 
-    def predict_log_proba(self, X: npt.ArrayLike) -> Array:
+    def predict_log_proba(self, X: Data) -> Array:
         """Logarithm of the probability of each class, (n, K)."""
         model, rows = self._model_and_rows(X)
         return model.predict_log_proba(rows)
 
-    def predict(self, X: npt.ArrayLike) -> Array:
+    def predict(self, X: Data) -> Array:
         """The most probable class of each row, (n,)."""
         model, rows = self._model_and_rows(X)
         return np.asarray(model.predict(rows))
 
-    def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+    def score(self, X: Data, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
         """Share of rows whose label is predicted, weighted by sample_weight."""
         predicted = self.predict(X)
         labels = gate.as_labels(y, len(predicted))

@@ -1,8 +1,15 @@
 """Fixtures shared by the test files."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from csoftmax import _kernels
+
+# About scikit-learn from end to end, and left out where it is not installed: it has no wheels for musl. In other files
+# the tests that need it skip themselves.
+if not find_spec("sklearn"):
+    collect_ignore = [f"test_{about}.py" for about in ("cv", "cv_input", "frames", "from_sklearn", "scikit_learn")]
 
 
 def available_instruction_sets():

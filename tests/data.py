@@ -3,19 +3,27 @@
 import functools
 
 import numpy as np
+import pytest
 from scipy.sparse import coo_array
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
-LOADERS = {"iris": load_iris, "wine": load_wine, "digits": load_digits, "cancer": load_breast_cancer}
+LOADERS = {"iris": "load_iris", "wine": "load_wine", "digits": "load_digits", "cancer": "load_breast_cancer"}
+
+
+@functools.cache
+def raw(name):
+    """X, y of a data set as they are, features of very different size included."""
+    X, y = getattr(pytest.importorskip("sklearn.datasets"), LOADERS[name])(return_X_y=True)
+    X.flags.writeable = y.flags.writeable = False
+    return X, y
 
 
 @functools.cache
 def real(name):
-    """X, y of a data set; wine and breast cancer, whose features differ by 10^5 in scale, are standardised."""
-    X, y = LOADERS[name](return_X_y=True)
+    """The same; wine and breast cancer, whose features differ by 10^5 in scale, are standardised."""
+    X, y = raw(name)
     if name in ("wine", "cancer"):
         X = (X - X.mean(axis=0)) / X.std(axis=0)
-    X.flags.writeable = y.flags.writeable = False
+        X.flags.writeable = False
     return X, y
 
 

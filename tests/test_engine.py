@@ -12,8 +12,7 @@ import warnings
 import numpy as np
 import pytest
 import twin
-from data import LOADERS, overlapping
-from sklearn.linear_model import LogisticRegression
+from data import overlapping, raw
 from threadpoolctl import threadpool_limits
 
 from csoftmax import ConvergenceWarning, SoftmaxRegression
@@ -23,14 +22,6 @@ EPS = 2.0**-52
 SETS = ["iris", "wine", "cancer", "digits"]
 SOLVERS = ["auto", "lbfgs", "newton"]
 WAYS = [*({"solver": name} for name in SOLVERS), {"l1_ratio": 0.5}]
-
-
-@functools.cache
-def raw(name):
-    """X, y as they are, features of very different size included."""
-    X, y = LOADERS[name](return_X_y=True)
-    X.flags.writeable = y.flags.writeable = False
-    return X, y
 
 
 def quietly(X, y, sample_weight=None, **parameters):
@@ -49,9 +40,10 @@ def least(name, C):
     """J* of a raw set: the lowest that anyone finds."""
     X, y = raw(name)
     tight = {"C": C, "tol": 1e-10, "max_iter": 2000}
+    linear_model = pytest.importorskip("sklearn.linear_model")
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's, about ill-conditioned matrices
-        theirs = LogisticRegression(solver="newton-cholesky", **tight).fit(X, y)
+        theirs = linear_model.LogisticRegression(solver="newton-cholesky", **tight).fit(X, y)
     return min(objective(model, X, y, C) for model in (quietly(X, y, **tight), theirs))
 
 

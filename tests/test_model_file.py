@@ -143,7 +143,7 @@ def test_a_file_with_weights_that_make_no_model_is_refused(saved, value):
         csoftmax.load(path)
 
 
-# NumPy 2.0 leaves its archive open when it cannot write it.
+# NumPy 2.0 leaves its archive open when savez fails; to close it without a file fails as well, and is ignored.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(saved):
     resource = pytest.importorskip("resource")

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import twin
-from data import overlapping
+from data import overlapping, raw
 from scipy.optimize import root
-from sklearn.datasets import load_iris
 
 from csoftmax import ConvergenceWarning, SoftmaxRegression
 
@@ -250,7 +249,7 @@ def test_a_feature_in_tiny_units_does_not_slow_the_others_down(solver, unit):
 
 @EVERY_SOLVER
 def test_all_features_of_extreme_size_at_default_tolerance(solver):
-    X, y = load_iris(return_X_y=True)
+    X, y = raw("iris")
     for size in (1e-150, 1e150):
         if size > 1:  # separable but for two rows, and no penalty to speak of: overlap is needed
             X, y = overlapping(150, 4, 3)

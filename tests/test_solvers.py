@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import twin
 from data import overlapping, real
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from csoftmax import ConvergenceWarning, SoftmaxRegression
@@ -114,7 +113,7 @@ def reference(name, C, fit_intercept, weights):
     """scikit-learn's C * sum_i s_i loss_i + ||W||^2 / 2, at tol=1e-10, by its second-order solver."""
     X, y = real(name)
     sample_weight, class_weight, _ = case_weights(name, weights)
-    model = LogisticRegression(
+    model = pytest.importorskip("sklearn.linear_model").LogisticRegression(
         C=C, fit_intercept=fit_intercept, class_weight=class_weight, solver="newton-cholesky", tol=1e-10, max_iter=1000
     )
     with threadpool_limits(1, user_api="blas"):  # OpenBLAS's threads wait for each other on a busy machine
