@@ -167,7 +167,7 @@ def ladder(objective: Objective) -> list[Setting]:
         )
 
     if objective.sparse:
-        reason = f"curvature model 'diagonal' on all rows, which are sparse, at least once in {SPARSE_INTERVAL} iterations"
+        reason = f"curvature model 'diagonal' on all rows, at least once in {SPARSE_INTERVAL} iterations: X is sparse"
         last = Setting(reason, _curvature.diagonal, n, n, SPARSE_INTERVAL, history, False, stored=True)
     else:
         last = rung("diagonal", min(n, 2000), size * columns, 0, 1, np.inf, (10.0, 0.0), objective.size)
