@@ -1,5 +1,6 @@
 """Fixtures shared by the test files."""
 
+import signal
 from importlib.util import find_spec
 
 import pytest
@@ -30,3 +31,9 @@ def instruction_set(request):
     """Run the test once for every instruction set; the best one is back afterwards."""
     yield _kernels.select_instruction_set(request.param)
     _kernels.select_instruction_set(None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible():
+    """Jobs that a shell starts in the background ignore Ctrl-C, which some tests send to themselves."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
