@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -321,3 +322,22 @@ def test_the_report_is_frozen_and_true(solver):
     assert report.workspace_bytes > 0
     expected = twin.objective(X, y, model.coef_, model.intercept_, 1.0)
     np.testing.assert_allclose([report.objective, model.loss_curve_[-1]], expected, rtol=1e-12)
+
+
+# ---- threads of the caller ------------------------------------------------------------------------------------------
+
+
+def test_eight_threads_fit_and_predict_at_once():
+    X, y = overlapping(3000, 20, 4)
+    shared = SoftmaxRegression().fit(X, y)
+
+    def fit_and_predict(i):
+        model = SoftmaxRegression(C=10.0 ** (i % 4 - 2), solver=("auto", "lbfgs")[i % 2]).fit(X, y)
+        return model.coef_, model.intercept_, model.predict_proba(X), shared.predict_proba(X)
+
+    alone = [fit_and_predict(i) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for together in (list(pool.map(fit_and_predict, range(8))) for _ in range(3)):
+            for ours, expected in zip(together, alone, strict=True):
+                for array, other in zip(ours, expected, strict=True):
+                    np.testing.assert_array_equal(array, other)
