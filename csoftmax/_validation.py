@@ -151,7 +151,7 @@ def _compressed(table: Any, n_major: int, n_minor: int, name: str) -> tuple[Arra
     if not fault:
         if indices.dtype != indptr.dtype or indices.dtype not in (np.int32, np.int64):
             indices, indptr = indices.astype(np.int64), indptr.astype(np.int64)
-        fault = _kernels.csr_fault(indices, indptr, n_minor, np.empty(n_minor, indices.dtype))
+        fault = _kernels.csr_fault(indices, indptr, n_minor, np.empty_like(indices, shape=n_minor))
     if not fault.startswith("ind") and (len(values) < indptr[-1] or values.ndim != (3 if table.format == "bsr" else 1)):
         fault = "data"
     if fault not in ("", "duplicates"):
