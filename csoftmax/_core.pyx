@@ -251,6 +251,8 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
         Py_ssize_t i, j
     if work.shape[0] < workspace_size(n_columns, block, sizeof(floating), 0):
         raise ValueError("work is too small")
+    if (kept is None) != (direction is None) or (center is None) != (squares is None):
+        raise TypeError("kept scores go with a direction, and a center with room for squares")
     if kept is not None and bounds[last] > 0:
         check_kept(X, n_columns, bounds[last], block, kept, direction, work)
         scores, ahead = &kept[0], &direction[0]

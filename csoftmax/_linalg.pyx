@@ -73,9 +73,10 @@ def plain(const double[:, ::1] theta, const double[::1] unit, const double[::1] 
     cdef:
         Py_ssize_t d = unit.shape[0], k
         double shift, squares = 0
-    for k in range(theta.shape[0] if d else 0):
+    for k in range(theta.shape[0]):
         shift = 0
-        _plain(d, &theta[k, 0], &unit[0], &center[0], &shift, &squares)
+        if d > 0:
+            _plain(d, &theta[k, 0], &unit[0], &center[0], &shift, &squares)
         intercept[k] = theta[k, d] - shift if theta.shape[1] > d else 0
     return squares
 

@@ -46,7 +46,7 @@ class FitReport:
         What `gap` is: a bound that cannot be exceeded, an estimate (by the last model of the curvature, or by how J
         fell in the last iterations), or nothing.
     n_iter, n_passes : int
-        Iterations, and evaluations of J over all rows.
+        Iterations, and passes over all rows: J and its gradient, or, of sparse rows, the diagonal of its Hessian.
     seconds : float
         Wall-clock time of the fit.
     workspace_bytes : int

@@ -249,10 +249,11 @@ def test_a_start_near_the_optimum_is_not_taken_for_it(monkeypatch, ratio):
     monkeypatch.setattr(proximal, "CHEAP", 0)  # and at first not by the Hessian
     X, y = nearly_dependent()
     model = SoftmaxRegression(l1_ratio=ratio, C=1e4, warm_start=True).fit(X, y)
-    model.set_params(C=1e5).fit(X, y)
-    best = fitted(X, y, l1_ratio=ratio, C=1e5).fit_report_.objective
-    assert model.fit_report_.converged
-    assert model.fit_report_.objective - best <= 2e-6 * max(best, 1e-3)
+    for C in (1e5, 1e6)[: 1 if ratio == 1 else 2]:  # L1 takes long that way
+        model.set_params(C=C).fit(X, y)
+        best = fitted(X, y, l1_ratio=ratio, C=C).fit_report_.objective
+        assert model.fit_report_.converged
+        assert model.fit_report_.objective - best <= 2e-6 * max(best, 1e-3)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)

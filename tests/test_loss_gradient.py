@@ -357,6 +357,9 @@ def test_the_core_refuses_what_does_not_fit_together():
         with pytest.raises(ValueError, match="center is shorter"):
             _core.loss_gradient_csr(*first, None, None, 0.0, center, squares)
     _core.loss_gradient_csr(*first, None, None, 0.0, np.zeros(5), np.zeros(40))
+    for half in ({"kept": kept}, {"direction": kept}, {"center": np.zeros(5)}, {"squares": np.zeros(40)}):
+        with pytest.raises(TypeError, match="go with"):
+            _core.loss_gradient_csr(*first, **half)
     with pytest.raises(ValueError, match="indptr"):
         _core.scores_csr(S.data[:-1], S.indices, S.indptr, 5, layout, packed, 0, 20, 8, np.empty((20, 3)))
     with pytest.raises(TypeError, match="csc"):
