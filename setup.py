@@ -22,7 +22,8 @@ baseline = os.environ.get("CSOFTMAX_BASELINE", "0") not in ("", "0")
 compile_args = ["/O2"] if sys.platform == "win32" else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math"]
 link_args: list[str] = []
 if (debug or sanitize) and sys.platform != "win32":
-    compile_args = ["-O1", "-g", "-UNDEBUG", "-Wall", "-Werror"]
+    # Python's own -fwrapv would hide overflows, and takes GCC long to sanitize.
+    compile_args = ["-O1", "-g1", "-UNDEBUG", "-fno-wrapv", "-Wall", "-Werror"]
     Options.warning_errors = True
 if sanitize:
     compile_args += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
@@ -38,6 +39,7 @@ if not include.exists() or include.read_text() != blas_int:
 kernels = Extension(
     "csoftmax._kernels",
     ["csoftmax/_kernels.pyx", "csoftmax/_kernel.c"],
+    include_dirs=["csoftmax"],
     depends=[str(header) for header in Path("csoftmax").glob("_kernel*.h")],
     define_macros=[("CSOFTMAX_BASELINE", None)] if baseline else [],
     extra_compile_args=compile_args,
@@ -52,7 +54,7 @@ others = [
         f"csoftmax.{name}",
         [f"csoftmax/{name}.pyx"],
         depends=["csoftmax/_kernel.h"],
-        include_dirs=[np.get_include()],
+        include_dirs=["csoftmax", np.get_include()],
         define_macros=numpy_api,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
@@ -72,7 +74,7 @@ setup(
             "freethreading_compatible": True,
             "embedsignature": True,
         },
-        force=debug,
+        build_dir="build/debug" if debug else "build/release",
     ),
     options={"build_ext": {"parallel": True}},
 )
