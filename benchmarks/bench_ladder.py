@@ -24,7 +24,7 @@ MAX_SECONDS = 30
 def measure(X: np.ndarray, codes: np.ndarray, C: float, setting: Setting) -> str:
     """Iterations, passes and seconds of one rung."""
     began = time.perf_counter()
-    objective = Objective(
+    objective = Objective.of(
         X,
         codes,
         np.ones(len(X)),
@@ -54,7 +54,7 @@ def main() -> None:
             continue
         X, y = make()
         X, codes = np.ascontiguousarray(X, np.float64), np.unique(y, return_inverse=True)[1].astype(np.int32)
-        shape = Objective(
+        shape = Objective.of(
             X, codes, np.ones(len(X)), int(codes.max()) + 1, C=C, fit_intercept=True, standardise=True, n_threads=2
         )
         chosen, cells = choose(shape), []

@@ -56,8 +56,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("csoftmax")
-    if name == "plot":
-        return import_module(".plot", __name__)
+    if name in ("dask", "plot"):
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'csoftmax' has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)

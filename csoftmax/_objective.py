@@ -16,15 +16,15 @@ it stays outside of `value_gradient`, with a strength of lambda / s_j for u_jk.
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from . import _core, _linalg
-from ._curvature import Sample, StoredRows
-from ._passes import LossPass, Standard, column_moments, n_entries
+from . import _linalg
+from ._curvature import RowSums, StoredSums
+from ._passes import LossPass, Standard
+from ._rows import LocalRows, Scaling, TrainingRows
 from ._typing import Array, Codes, Float64, Rows
-from ._validation import require_memory
 
 # float32 data whose columns lie further from zero, in standard deviations, are computed in float64.
 OFFSET_FLOAT32 = 1e3
@@ -37,11 +37,8 @@ class Objective:
 
     Parameters
     ----------
-    X : (n, d) array or CSR matrix, float32 or float64
-    y : (n,) int32 array of labels in [0, K)
-    sample_weight : (n,) float64 array, positive
-    n_classes : int
-        K; two classes make one column of coefficients, the difference w_1 - w_0.
+    rows : TrainingRows
+        The data; `of` makes them of arrays.
     C : float
         Inverse strength of the penalty, infinity for none.
     l1_ratio : float
@@ -49,57 +46,47 @@ class Objective:
     fit_intercept : bool
     standardise : bool
         Whether theta is in standardised coordinates.
-    n_threads : int
     """
 
     def __init__(
-        self,
-        X: Rows,
-        y: Codes,
-        sample_weight: Float64,
-        n_classes: int,
-        *,
-        C: float,
-        l1_ratio: float = 0.0,
-        fit_intercept: bool,
-        standardise: bool,
-        n_threads: int,
+        self, rows: TrainingRows, *, C: float, l1_ratio: float = 0.0, fit_intercept: bool, standardise: bool
     ) -> None:
-        total = sample_weight.sum()
-        weight = (sample_weight / total).astype(X.dtype)
-        self.total = float(total)
-        d, self.n_columns = X.shape[1], 1 if n_classes == 2 else n_classes
-        self.fit_intercept = fit_intercept
-        mean, deviation = column_moments(X, weight, n_threads)
-        if standardise and X.dtype == np.float32 and np.any(abs(mean) > OFFSET_FLOAT32 * deviation):
+        mean, deviation = rows.moments()
+        if standardise and rows.dtype == np.float32 and np.any(abs(mean) > OFFSET_FLOAT32 * deviation):
             # x w and the intercept would cancel to less than float32 holds.
-            require_memory(8 * n_entries(X), f"a float64 copy of X, shape {X.shape}, whose columns lie far from zero,")
-            X, weight = X.astype(np.float64), weight.astype(np.float64)
-        self.precision = float(np.finfo(X.dtype).eps)
-        rms = np.hypot(mean, deviation)
+            rows = rows.in_float64()
+        self._rows, self._pass = rows, rows.passes()
+        self.total, self.n_rows, self.n_columns, self.sparse = rows.total, rows.n_rows, rows.n_columns, rows.sparse
+        self.can_keep_scores = rows.keeps_scores
+        self.precision = float(np.finfo(rows.dtype).eps)
+        self.fit_intercept = fit_intercept
+        d, rms = rows.n_features, np.hypot(mean, deviation)
         with np.errstate(over="ignore"):
             self._mean_square_length = float((rms**2).sum()) + fit_intercept
         self._center = mean if standardise and fit_intercept else np.zeros(d)
         self._scale = np.ones(d) if not standardise else deviation if fit_intercept else rms
         with np.errstate(divide="ignore"):
             self._inverse_scale = np.where(self._scale > 0, 1 / self._scale, 0.0)
+        self._scaling = Scaling(self._center, self._inverse_scale, fit_intercept)
         self._deviation_length = math.hypot(*deviation)
-        self._class_shares = np.bincount(y, weights=weight, minlength=n_classes)
-        self._least_weight = float(weight.min())
-        self._X, self._y, self._weight, self._n_threads = X, y, weight, n_threads
-        self._pass = LossPass(X, y, weight, self.n_columns, n_threads)
         self._intercept, self._by_intercept = np.zeros(self.n_columns), np.zeros(self.n_columns)
-        self.n_rows, self.n_coordinates = X.shape[0], d + fit_intercept
-        self.n_entries = n_entries(X) + self.n_rows * fit_intercept
-        self.sparse = not isinstance(X, np.ndarray)
+        self.n_coordinates = d + fit_intercept
+        self.n_entries = rows.n_entries + self.n_rows * fit_intercept
         self.size = self.n_columns * self.n_coordinates
         # Multiplications of a pass; one with few columns takes as long as one with 8.
         self.work = 4 * self.n_entries * max(self.n_columns, 8) + 1e6
         self.penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
         self.penalise(C, l1_ratio)
-        self._sample: tuple[int, Sample] | None = None  # the last one, and how many rows it was asked for
+        self._sample: tuple[int, RowSums] | None = None  # the last one, and how many rows it was asked for
         self.n_passes = 0
-        self.memory = max(MEMORY, n_entries(X) * X.dtype.itemsize // 20)
+        self.memory = max(MEMORY, rows.n_entries * rows.dtype.itemsize // 20)
+
+    @classmethod
+    def of(
+        cls, X: Rows, y: Codes, sample_weight: Float64, n_classes: int, *, n_threads: int, **options: Any
+    ) -> "Objective":
+        """The objective of arrays, see `LocalRows`."""
+        return cls(LocalRows(X, y, sample_weight, n_classes, n_threads), **options)
 
     @property
     def workspace_bytes(self) -> int:
@@ -154,7 +141,9 @@ class Objective:
 
     def keep_scores(self, theta: Float64) -> tuple[float, Float64]:
         """value_gradient, after which `aim`, `along` and `move` may be called."""
-        self._pass.keep_scores()
+        assert isinstance(self._pass, LossPass)
+        self._scores = self._pass
+        self._scores.keep_scores()
         self._penalised = self._bend = self._length = 0.0
         if theta.any():
             self.refresh(theta)
@@ -162,16 +151,16 @@ class Objective:
 
     def refresh(self, theta: Float64) -> None:
         """Compute what is kept anew: rounding errors add up."""
-        self._penalised = self.alpha / 2 * self._take(partial(self._pass.aim, anew=True), theta)
+        self._penalised = self.alpha / 2 * self._take(partial(self._scores.aim, anew=True), theta)
 
     def aim(self, direction: Float64, slope: float) -> None:
         """Take a direction from the point of the last move, with the slope of J there."""
-        self._length = self._take(self._pass.aim, direction)
-        self._bend = slope - self._pass.along(0.0)[1]
+        self._length = self._take(self._scores.aim, direction)
+        self._bend = slope - self._scores.along(0.0)[1]
 
     def along(self, step: float) -> tuple[float, float]:
         """J at a step along the direction, and its slope by the step."""
-        loss, slope = self._pass.along(step)
+        loss, slope = self._scores.along(step)
         rise = self._rise(step)
         return loss + self._penalised + step * rise, slope + rise + self.alpha / 2 * step * self._length
 
@@ -182,40 +171,17 @@ class Objective:
     def move(self, step: float, theta: Float64, out: Float64) -> tuple[float, Float64]:
         """value_gradient at theta, where this step leads to."""
         self._penalised += step * self._rise(step)
-        return self._finish(self._pass.move(step, *self._gradients(theta, out))), out
+        return self._finish(self._scores.move(step, *self._gradients(theta, out))), out
 
-    def sample(self, n_rows: int) -> Sample:
-        """About n_rows rows in standardised coordinates, chosen by length: all of them if there are no more.
-
-        Row i has a share w_i ||z_i||^2 of the total length. Points at equal distances along the running total choose
-        it as often as they fall into that share, and its weight makes up for it. So rare features, which make long
-        rows, are seen, and a row of weight 2 counts as the row twice. (Drineas, Kannan and Mahoney 2006,
-        doi:10.1137/S0097539704442684, draw such rows at random.)
-        """
+    def sample(self, n_rows: int) -> RowSums:
+        """About n_rows rows in standardised coordinates; all of them if there are no more."""
         if self._sample is None or self._sample[0] != n_rows:
-            self._sample = n_rows, self._make_sample(n_rows)
+            self._sample = n_rows, self._rows.sample(n_rows, self._scaling, self.penalty)
         return self._sample[1]
 
-    def _make_sample(self, n_rows: int) -> Sample:
-        d = self._X.shape[1]
-        chosen, weight = self._choose(n_rows)
-        rows = np.ones((len(chosen), d + self.fit_intercept))
-        for start in range(0, len(chosen), 1024):
-            part = slice(start, start + 1024)
-            some = self._X[chosen[part]]
-            dense = some if isinstance(some, np.ndarray) else some.toarray()
-            rows[part, :d] = (dense - self._center) * self._inverse_scale
-        return Sample(rows, weight, self.penalty, self._n_threads)
-
-    def stored_rows(self, n_rows: int) -> StoredRows:
+    def stored_rows(self, n_rows: int) -> StoredSums:
         """The same rows as they are stored; all of them without a copy."""
-        if n_rows >= self.n_rows:
-            X, weight = self._X, self._weight.astype(np.float64, copy=False)
-        else:
-            chosen, weight = self._choose(n_rows)
-            X = self._X[chosen]
-        scale = self._center, self._inverse_scale
-        return StoredRows(X, weight, *scale, self.penalty, self.fit_intercept, self._n_threads)
+        return self._rows.stored(n_rows, self._scaling, self.penalty)
 
     def squares(self, theta: Float64, n_rows: int | None = None) -> Float64:
         """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D), or (1, D) where all classes have the same.
@@ -237,33 +203,6 @@ class Objective:
         for of_class, total in zip(entries, self._by_intercept, strict=True):  # one by one, to save memory
             of_class[:d] = np.maximum(of_class[:d] + total * self._center**2, 0) * self._inverse_scale**2
         return entries
-
-    def _choose(self, n_rows: int) -> tuple[npt.NDArray[np.intp], Float64]:
-        """Numbers and weights of the rows of a sample."""
-        weight = self._weight.astype(np.float64)
-        if n_rows >= self.n_rows:
-            return np.arange(self.n_rows), weight
-        length = self._row_lengths() + 1
-        running = np.cumsum(weight * length)
-        step = running[-1] / n_rows
-        hits = np.diff(np.floor(running / step + 0.5), prepend=0.0)
-        chosen = np.flatnonzero(hits)
-        return chosen, hits[chosen] * step / length[chosen]
-
-    def _row_lengths(self) -> Float64:
-        """Squared length of each row in standardised coordinates, without the intercept."""
-        length = np.empty(self.n_rows)
-        if isinstance(self._X, np.ndarray):
-            _core.row_lengths(self._X, self._center, self._inverse_scale, length)
-            return length
-        # Of the entries, against that of a row without any.
-        empty = self._center * self._inverse_scale
-        for start in range(0, self.n_rows, 4096):
-            part = self._X[start : start + 4096]
-            change = ((part.data - self._center[part.indices]) * self._inverse_scale[part.indices]) ** 2
-            running = np.append(0.0, np.cumsum(change - empty[part.indices] ** 2))
-            length[start : start + 4096] = np.diff(running[part.indptr])
-        return np.maximum(length + float(empty @ empty), 0.0)
 
     def gap_bound(self, theta: Float64, value: float, gradient: Float64, enough: float = np.inf) -> float:
         """Upper bound of J - J*, from the duality gap; infinite without a penalty, and once it is sure to be above
@@ -349,7 +288,7 @@ class Objective:
             return 0.0
         slope = np.array([-by_intercept[0], by_intercept[0]]) if self.n_columns == 1 else by_intercept
         rising = slope > 0
-        return float((slope[rising] / (slope[rising] + self._class_shares[rising])).max(initial=0.0))
+        return float((slope[rising] / (slope[rising] + self._rows.class_shares[rising])).max(initial=0.0))
 
     def balance(self, theta: Float64) -> None:
         """Shift the weights of each feature, by one number in all classes, to the least penalty, in place.
@@ -369,7 +308,7 @@ class Objective:
         """The C below which every weight is zero under the L1 term; infinite without one."""
         theta = np.zeros(self.size)
         _, intercept = self.split(theta)
-        shares = self._class_shares
+        shares = self._rows.class_shares
         if self.fit_intercept:
             with np.errstate(divide="ignore"):  # a class may be missing from a fold of a cross-validation
                 intercept[:] = np.log(shares[1] / shares[0]) if self.n_columns == 1 else np.log(shares)
@@ -380,26 +319,14 @@ class Objective:
 
     def is_separated(self, value: float) -> bool:
         """Whether J = value, without penalty, proves that every row is on its own side: each loss is below log 2."""
-        return self.alpha == 0 and value < self._least_weight * np.log(2)
+        return self.alpha == 0 and value < self._rows.least_weight * np.log(2)
 
     def recedes(self, direction: Float64) -> bool:
         """Whether J can fall along `direction`, the last step, for ever: no row moves to a wrong side by it.
 
         Where a minimum exists the last step moves no score by much; where there is none it still moves some by about 1.
         """
-        coef, intercept = self.coefficients(direction)
-        least, total = 0.0, 0.0
-        for start in range(0, self.n_rows, 4096):
-            part = slice(start, start + 4096)
-            scores = self._X[part] @ coef.T + intercept
-            if self.n_columns == 1:
-                margin = np.where(self._y[part] == 1, scores[:, 0], -scores[:, 0])
-            else:
-                at = np.arange(len(scores)), self._y[part]
-                own = scores[at]
-                scores[at] = -np.inf
-                margin = own - scores.max(axis=1)
-            least, total = min(least, float(margin.min())), total + float(margin.sum())
+        least, total = self._rows.margins(*self.coefficients(direction))
         mean = total / self.n_rows
         return bool(mean > 1e-2 and least >= -1e-2 * mean)
 

@@ -6,11 +6,12 @@ the result does not either.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from . import _core, _kernels
 from ._threads import CHUNK_WORK, THREADED_WORK, run
@@ -91,6 +92,19 @@ class Plan(NamedTuple):
         return memory[offset : offset + count * size].reshape(count, size)
 
 
+class Passes(Protocol):
+    """What an objective asks for in every iteration; `LossPass` explains it."""
+
+    workspace_bytes: int
+    keeps_scores: bool
+
+    def take(self, coef: Array, intercept: Array, unit: Float64 | None = None) -> None: ...
+
+    def loss_gradient(self, by_coef: Float64, by_intercept: Float64, standard: Standard = PLAIN) -> float: ...
+
+    def spread(self, center: Float64, by_coef: Float64, by_intercept: Float64, standard: Standard) -> None: ...
+
+
 class LossPass:
     """Weighted loss of all rows and its gradient, at any coefficients.
 
@@ -126,7 +140,7 @@ class LossPass:
         self._packed = plan.packed(1, X.dtype)[0]
         self._gradients = plan.packed(plan.n_chunks, X.dtype)
         self._losses = np.empty(plan.n_chunks)
-        self._kept = np.empty(0, X.dtype)
+        self.keeps_scores, self._kept = False, np.empty(0, X.dtype)
         # Many coefficients are packed in threads too.
         self._parts = workers if plan.layout["size"] >= LARGE_LAYOUT and plan.layout["fold"] < d else 1
         self._bounds = np.minimum(np.arange(plan.n_chunks + 1) * plan.chunk, n)
@@ -196,11 +210,6 @@ class LossPass:
         kept: dict[str, Any] = {"kept": self._kept, "direction": self._direction} if self.keeps_scores else {}
         self.loss_gradient(by_coef, by_intercept, standard, max(most, 1), center=center, **kept)
 
-    @property
-    def keeps_scores(self) -> bool:
-        """Whether `keep_scores` was called."""
-        return len(self._kept) > 0
-
     def keep_scores(self) -> None:
         """Keep the scores of all rows of CSR, and how a direction changes them: along it the loss costs no pass.
 
@@ -208,7 +217,7 @@ class LossPass:
         point where it leads to.
         """
         self._kept, self._direction = (np.zeros(len(self.y) * self._n_columns, self._packed.dtype) for _ in range(2))
-        self._slopes = np.empty_like(self._losses)
+        self.keeps_scores, self._slopes = True, np.empty_like(self._losses)
         self.workspace_bytes += self._kept.nbytes + self._direction.nbytes
 
     def aim(self, coef: Array, intercept: Array, unit: Float64 | None = None, anew: bool = False) -> None:
@@ -272,55 +281,97 @@ def scores(
     return out
 
 
-def column_moments(X: Rows, weight: Array, n_threads: int) -> tuple[Float64, Float64]:
-    """Weighted mean and standard deviation of each column; weights add up to 1.
+class Columns(NamedTuple):
+    """Of each column the mean, the unit that deviations are measured in, how many reach furthest, and absent weight."""
 
-    The deviation of a column whose values differ by rounding error alone is 0. Deviations are squared in units of
-    the column's own range, so columns of size 1e-150 or 1e150 are measured as well as any.
-    """
-    n, d = X.shape
-    plan = Plan.of(X, 1)
-    n_chunks = plan.n_chunks
-    if not isinstance(X, np.ndarray):  # what is added up for a chunk is as long as its entries, or twice
-        n_chunks = min(n_chunks, max(2, n_entries(X) // (4 * d)))
-    chunk = -(-n // n_chunks)
-    bounds = [(start, min(start + chunk, n)) for start in range(0, n, chunk)]
-    workers = n_threads if plan.threaded else 1
-    shape = len(bounds), d
-    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
-    total, squares = np.zeros(shape), np.zeros(shape)
-    if not isinstance(X, np.ndarray):
-        present, count = np.zeros(shape), np.zeros(shape, np.intp)
-        entries = X.data, X.indices, X.indptr, weight
+    mean: Float64
+    unit: Float64
+    reach: Float64
+    absent: Float64
 
-    def first(item: int, worker: int) -> None:
+    def deviation(self, squares: Float64) -> Float64:
+        """Standard deviation, from what `column_spread` found; 0 where values differ by rounding error alone."""
+        spread = squares + self.absent * (self.mean * self.unit) ** 2
+        return np.where(self.unit == 0, 0.0, self.reach * np.sqrt(spread))
+
+
+class ColumnRanges(NamedTuple):
+    """Of each column the least and the largest entry, the weighted sum, and weight and number of rows that have one."""
+
+    low: Float64
+    high: Float64
+    total: Float64
+    present: Float64
+    n_rows: npt.NDArray[np.intp]
+
+    @classmethod
+    def join(cls, parts: Iterable[tuple[Array, ...]]) -> "ColumnRanges":
+        """Those of all rows, from those of some."""
+        low, high, *sums = zip(*parts, strict=True)
+        return cls(np.min(low, axis=0), np.max(high, axis=0), *(np.sum(each, axis=0) for each in sums))
+
+    def measure(self, n_rows: int) -> Columns:
+        """What the second sweep needs; weights add up to 1.
+
+        Deviations are squared in units of the column's own range, so columns of size 1e-150 or 1e150 are measured as
+        well as any.
+        """
+        low, high = self.low.copy(), self.high.copy()
+        absent = np.zeros(len(low))  # the weight of rows that have no entry: there the value is zero
+        incomplete = self.n_rows < n_rows
+        absent[incomplete] = np.clip(1 - self.present[incomplete], 0, 1)
+        low[incomplete] = np.minimum(low[incomplete], 0)
+        high[incomplete] = np.maximum(high[incomplete], 0)
+        mean = np.clip(self.total, low, high)
+        reach = np.maximum(high - mean, mean - low)
+        constant = reach <= 4 * np.finfo(np.float64).eps * np.maximum(abs(low), abs(high))
+        unit = np.where(constant, 0.0, 1 / np.where(constant, 1.0, reach))
+        return Columns(mean, unit, reach, absent)
+
+
+def column_ranges(X: Rows, weight: Array, n_threads: int) -> ColumnRanges:
+    """One sweep over X."""
+    bounds, workers = _column_chunks(X, n_threads)
+    shape = len(bounds), X.shape[1]
+    low, high, total = np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape)
+    present, count = np.zeros(shape), np.zeros(shape, np.intp)
+
+    def part(item: int, worker: int) -> None:
         start, stop = bounds[item]
         if isinstance(X, np.ndarray):
             _core.column_range(X[start:stop], weight[start:stop], low[item], high[item], total[item])
+            count[item] = stop - start
         else:
             found = low[item], high[item], total[item], present[item], count[item]
-            _core.column_range_csr(*entries, start, stop, *found)
+            _core.column_range_csr(X.data, X.indices, X.indptr, weight, start, stop, *found)
 
-    run(first, len(bounds), workers)
-    least, most = low.min(axis=0), high.max(axis=0)
-    absent = np.zeros(d)  # the weight of rows that have no entry: there the value is zero
-    if not isinstance(X, np.ndarray):
-        incomplete = count.sum(axis=0) < n
-        absent[incomplete] = np.clip(1 - present.sum(axis=0)[incomplete], 0, 1)
-        least[incomplete] = np.minimum(least[incomplete], 0)
-        most[incomplete] = np.maximum(most[incomplete], 0)
-    mean = np.clip(total.sum(axis=0), least, most)
-    reach = np.maximum(most - mean, mean - least)
-    constant = reach <= 4 * np.finfo(np.float64).eps * np.maximum(abs(least), abs(most))
-    unit = np.where(constant, 0.0, 1 / np.where(constant, 1.0, reach))
+    run(part, len(bounds), workers)
+    return ColumnRanges.join(zip(low, high, total, present, count, strict=True))
 
-    def second(item: int, worker: int) -> None:
+
+def column_spread(X: Rows, weight: Array, columns: Columns, n_threads: int) -> Float64:
+    """Weighted sum of the squared deviations of each column, in its unit: another sweep."""
+    bounds, workers = _column_chunks(X, n_threads)
+    squares = np.zeros((len(bounds), X.shape[1]))
+
+    def part(item: int, worker: int) -> None:
         start, stop = bounds[item]
         if isinstance(X, np.ndarray):
-            _core.column_spread(X[start:stop], weight[start:stop], mean, unit, squares[item])
+            _core.column_spread(X[start:stop], weight[start:stop], columns.mean, columns.unit, squares[item])
         else:
-            _core.column_spread_csr(*entries, start, stop, mean, unit, squares[item])
+            entries = X.data, X.indices, X.indptr, weight
+            _core.column_spread_csr(*entries, start, stop, columns.mean, columns.unit, squares[item])
 
-    run(second, len(bounds), workers)
-    spread = squares.sum(axis=0) + absent * (mean * unit) ** 2
-    return mean, np.where(constant, 0.0, reach * np.sqrt(spread))
+    run(part, len(bounds), workers)
+    return np.asarray(squares.sum(axis=0))
+
+
+def _column_chunks(X: Rows, n_threads: int) -> tuple[list[tuple[int, int]], int]:
+    """Chunks of rows, and how many threads share them."""
+    n, plan = X.shape[0], Plan.of(X, 1)
+    n_chunks = plan.n_chunks
+    if not isinstance(X, np.ndarray):  # what is added up for a chunk is as long as its entries, or twice
+        n_chunks = min(n_chunks, max(2, n_entries(X) // (4 * X.shape[1])))
+    chunk = -(-max(n, 1) // n_chunks)
+    bounds = [(start, min(start + chunk, n)) for start in range(0, max(n, 1), chunk)]
+    return bounds, n_threads if plan.threaded else 1

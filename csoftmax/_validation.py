@@ -5,6 +5,7 @@ float64 with finite values, every label an int32 in [0, K), every weight of the 
 float64, but for those that hold more digits.
 """
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -240,18 +241,24 @@ def as_vector(value: Any, name: str, length: int, rows_of: str = "X") -> Array:
 
 def as_sample_weight(sample_weight: Any, n_samples: int) -> Float64:
     """Weights as float64: finite, none negative, not all zero. None is one each."""
-    if sample_weight is None:
-        return np.ones(n_samples)
-    weight = as_floats(as_vector(sample_weight, "sample_weight", n_samples), "sample_weight").astype(np.float64)
-    check_finite(weight, "sample_weight")
-    if weight.min() < 0:
-        raise ValueError(
-            f"sample_weight has the negative value {weight.min()} at row {weight.argmin()}: weights are zero or more"
-        )
+    weight = as_weights(sample_weight, n_samples)
     with np.errstate(over="ignore"):
         total = weight.sum()
     if not 0 < total < np.inf:
         raise ValueError(f"sample_weight adds up to {total}: expected a finite sum, and weights that are not all zero")
+    return weight
+
+
+def as_weights(sample_weight: Any, n_samples: int) -> Float64:
+    """The same of some of the rows, where all may be zero."""
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weight = as_floats(as_vector(sample_weight, "sample_weight", n_samples), "sample_weight").astype(np.float64)
+    check_finite(weight, "sample_weight")
+    if weight.min(initial=0) < 0:
+        raise ValueError(
+            f"sample_weight has the negative value {weight.min()} at row {weight.argmin()}: weights are zero or more"
+        )
     return weight
 
 
@@ -365,14 +372,17 @@ def check_total(weight: Float64, C: float) -> None:
 
 def require_memory(n_bytes: int, what: str) -> None:
     """Refuse before trying what cannot fit: Linux would grant the memory and kill the process later."""
-    if not hasattr(os, "sysconf"):
-        return  # Windows refuses an allocation that it cannot keep
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    present = present_memory()
     if n_bytes > present:
         raise MemoryError(
             f"{what} needs {n_bytes / 2**30:.1f} GiB and this machine has {present / 2**30:.1f} GiB: "
             f"use fewer features or classes, or float32"
         )
+
+
+def present_memory() -> float:
+    """Bytes of memory of this machine; infinite on Windows, which refuses an allocation that it cannot keep."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
 def require_model_memory(n_classes: int, n_features: int, newton: bool) -> None:

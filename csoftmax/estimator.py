@@ -14,9 +14,10 @@ from ._frames import feature_names
 from ._objective import Objective
 from ._predictor import Predictor
 from ._progress import Progress
+from ._rows import LocalRows, TrainingRows
 from ._scikit import Estimator
 from ._solvers import SOLVERS, Options, Result
-from ._typing import Array, Codes, Data, Float64, Rows
+from ._typing import Array, Codes, Data, DType, Float64, Rows
 
 if TYPE_CHECKING:
     import os
@@ -77,6 +78,18 @@ class _TrainingData:
     weight: Float64
     names: Array | None
     kept: npt.NDArray[np.bool_]
+
+    @property
+    def n_features(self) -> int:
+        return int(self.X.shape[1])
+
+    @property
+    def dtype(self) -> DType:
+        return self.X.dtype
+
+    def rows(self, n_threads: int) -> TrainingRows:
+        """What an objective takes."""
+        return LocalRows(self.X, self.codes, self.weight, len(self.classes), n_threads)
 
 
 class SoftmaxRegression(Estimator):
@@ -272,15 +285,11 @@ class SoftmaxRegression(Estimator):
 
     def _objective(self, data: _TrainingData, n_threads: int) -> Objective:
         return Objective(
-            data.X,
-            data.codes,
-            data.weight,
-            len(data.classes),
+            data.rows(n_threads),
             C=float(self.C),
             l1_ratio=float(self.l1_ratio),
             fit_intercept=self.fit_intercept,
             standardise=self.solver != "gd",
-            n_threads=n_threads,
         )
 
     def _start(self, objective: Objective, data: _TrainingData) -> Float64:
@@ -291,10 +300,10 @@ class SoftmaxRegression(Estimator):
             raise ValueError(
                 f"warm_start=True: the previous fit had the classes {old} and y has {new}; use warm_start=False"
             )
-        if self.n_features_in_ != data.X.shape[1]:
+        if self.n_features_in_ != data.n_features:
             raise ValueError(
                 f"warm_start=True: the previous fit had {self.n_features_in_} features and X has "
-                f"{data.X.shape[1]}; use warm_start=False"
+                f"{data.n_features}; use warm_start=False"
             )
         names = getattr(self, "feature_names_in_", None)
         if names is not None and data.names is not None and not np.array_equal(names, data.names):
@@ -326,9 +335,9 @@ class SoftmaxRegression(Estimator):
     ) -> None:
         coef, intercept = objective.coefficients(result.theta)
         self.classes_ = data.classes
-        self.coef_ = coef.astype(data.X.dtype)
-        self.intercept_ = intercept.astype(data.X.dtype)
-        self.n_features_in_ = data.X.shape[1]
+        self.coef_ = coef.astype(data.dtype)
+        self.intercept_ = intercept.astype(data.dtype)
+        self.n_features_in_ = data.n_features
         if data.names is not None:
             self.feature_names_in_ = data.names
         elif hasattr(self, "feature_names_in_"):

@@ -28,7 +28,7 @@ def problem(case, n_classes, seed=0):
 
 def make(X, y, weight, n_classes, C=1.0, fit_intercept=True):
     settings = {"C": C, "fit_intercept": fit_intercept, "standardise": True, "n_threads": 1}
-    return Objective(X, y.astype(np.int32), weight, n_classes, **settings)
+    return Objective.of(X, y.astype(np.int32), weight, n_classes, **settings)
 
 
 def coordinates(X, weight, fit_intercept):
@@ -362,7 +362,7 @@ def test_models_do_not_depend_on_the_number_of_threads(n, d, n_threads):
     solved = []
     for threads in (1, n_threads):
         settings = {"C": 1.0, "fit_intercept": True, "standardise": True, "n_threads": threads}
-        sample = Objective(X, y, np.ones(n), 3, **settings).sample(n)
+        sample = Objective.of(X, y, np.ones(n), 3, **settings).sample(n)
         solved += [_curvature.classes(sample, theta)(theta.ravel())]
         if d < 1000:
             solved += [_curvature.hessian(sample, theta)(theta.ravel())]

@@ -173,7 +173,7 @@ def test_penalise_makes_the_objective_of_another_strength():
     X, y = overlapping(100, 4, 3)
     theta = np.random.default_rng(0).standard_normal(15)
     made = [
-        Objective(X, y.astype(np.int32), np.ones(100), 3, C=C, fit_intercept=True, standardise=True, n_threads=1)
+        Objective.of(X, y.astype(np.int32), np.ones(100), 3, C=C, fit_intercept=True, standardise=True, n_threads=1)
         for C in (1e-3, 10.0)
     ]
     changed, expected = made

@@ -77,7 +77,7 @@ def test_a_bound_is_at_least_the_true_gap_on_a_hundred_random_problems(seed):
             n_bounds += 1
             assert J - least <= report.gap + 1e-14
         # The same far from the optimum, half-way, and close.
-        at = Objective(X, y.astype(np.int32), s, y.max() + 1, standardise=True, n_threads=1, **settings)
+        at = Objective.of(X, y.astype(np.int32), s, y.max() + 1, standardise=True, n_threads=1, **settings)
         optimum = at.parameters(best.coef_, best.intercept_)
         away = rng.standard_normal(at.size) * 10.0 ** rng.uniform(-2, 1.5)
         for theta in (np.zeros(at.size), away, optimum + away, optimum / 2, 0.999 * optimum, optimum):
@@ -95,7 +95,7 @@ def test_the_bound_is_tight_at_the_optimum(n_classes, fit_intercept):
     X, y = overlapping(200, 4, n_classes)
     settings = {"C": 1.0, "fit_intercept": fit_intercept}
     best = quietly(X, y, solver="newton", tol=1e-12, **settings)
-    at = Objective(X, y.astype(np.int32), np.ones(200), n_classes, standardise=True, n_threads=1, **settings)
+    at = Objective.of(X, y.astype(np.int32), np.ones(200), n_classes, standardise=True, n_threads=1, **settings)
     theta = at.parameters(best.coef_, best.intercept_)
     # The gradient is about 1e-15, its square times C S / 2 nothing; 8 eps of J and the intercept's share remain.
     assert 0 <= at.gap_bound(theta, *at.value_gradient(theta)) <= 1e-12

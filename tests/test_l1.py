@@ -145,7 +145,7 @@ def test_the_bound_is_never_below_the_gap(ratio, fit_intercept, n_classes):
     X = 3 * X + 1
     codes, weight = y.astype(np.int32), weights_of(200)
     options = {"C": 0.2, "l1_ratio": ratio, "fit_intercept": fit_intercept}
-    objective = Objective(X, codes, weight, n_classes, standardise=True, n_threads=1, **options)
+    objective = Objective.of(X, codes, weight, n_classes, standardise=True, n_threads=1, **options)
     best = fitted(X, y, weight, tol=1e-12, **options)
     optimum = objective.parameters(best.coef_, best.intercept_)
     smallest, _ = objective.value_gradient(optimum)
@@ -369,7 +369,7 @@ def test_a_pair_of_few_places_is_zero_at_others():
 @pytest.mark.parametrize("fit_intercept", [False, True])
 def test_a_gradient_may_take_the_place_of_its_point(sparse, fit_intercept):
     X, y = overlapping(50, 4, 3)
-    objective = Objective(
+    objective = Objective.of(
         scipy.sparse.csr_array(X) if sparse else X, y.astype(np.int32), np.ones(50), 3,
         C=1.0, fit_intercept=fit_intercept, standardise=True, n_threads=1,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from data import METHODS, overlapping, random_csr
 import csoftmax
 from csoftmax import Predictor, SoftmaxRegression, _curvature
 from csoftmax._objective import Objective
-from csoftmax._passes import column_moments
+from csoftmax._rows import LocalRows
 from csoftmax._solvers.quasi_newton import keeps_scores
 
 FORMATS = ["bsr", "coo", "csc", "csr", "dia", "dok", "lil"]
@@ -131,11 +131,11 @@ def test_column_moments_lengths_and_diagonals_equal_the_dense():
     X[:, 3] += 1e3 * (X[:, 3] != 0)
     weight = np.random.default_rng(2).uniform(0.1, 1, len(y))
     S = scipy.sparse.csr_array(X)
-    for ours, dense in zip(*(column_moments(Z, weight / weight.sum(), 1) for Z in (S, X)), strict=True):
-        np.testing.assert_allclose(ours, dense, rtol=1e-12, atol=1e-14)
     codes = y.astype(np.int32)
+    for ours, dense in zip(*(LocalRows(Z, codes, weight, 4, 1).moments() for Z in (S, X)), strict=True):
+        np.testing.assert_allclose(ours, dense, rtol=1e-12, atol=1e-14)
     sparse, dense = (
-        Objective(Z, codes, weight, 4, C=1.0, fit_intercept=True, standardise=True, n_threads=1) for Z in (S, X)
+        Objective.of(Z, codes, weight, 4, C=1.0, fit_intercept=True, standardise=True, n_threads=1) for Z in (S, X)
     )
     theta = np.random.default_rng(3).standard_normal(sparse.size)
     value, gradient = sparse.value_gradient(theta)
@@ -166,7 +166,7 @@ def test_the_curvature_at_zero_needs_no_pass(n_classes, fit_intercept):
     X, y = sparse_problem(n_classes=n_classes)
     weight = np.random.default_rng(5).uniform(0.2, 3, len(y))
     options = {"C": 1.0, "fit_intercept": fit_intercept, "standardise": True, "n_threads": 1}
-    objective = Objective(scipy.sparse.csr_array(X), y.astype(np.int32), weight, n_classes, **options)
+    objective = Objective.of(scipy.sparse.csr_array(X), y.astype(np.int32), weight, n_classes, **options)
     zero = np.zeros((objective.n_columns, objective.n_coordinates))
     varies = np.append(np.ptp(X, axis=0) > 0, [True] * fit_intercept).astype(bool)
     expected = objective.squares(zero + 1e-200)
@@ -342,7 +342,7 @@ def test_labels_and_weights_are_dense():
 def test_the_objective_along_a_line_equals_the_objective_at_its_points(n_classes, fit_intercept):
     X, y = sparse_problem(n_classes=n_classes)
     options = {"C": 0.1, "fit_intercept": fit_intercept, "standardise": True, "n_threads": 1}
-    make = lambda: Objective(scipy.sparse.csr_array(X), y.astype(np.int32), np.ones(len(y)), n_classes, **options)  # noqa: E731
+    make = lambda: Objective.of(scipy.sparse.csr_array(X), y.astype(np.int32), np.ones(len(y)), n_classes, **options)  # noqa: E731
     line, plain = make(), make()
     theta, direction = np.random.default_rng(0).standard_normal((2, plain.size))
     value, gradient = line.keep_scores(theta)
@@ -379,7 +379,7 @@ def test_scores_are_kept_only_where_there_is_room_and_rows_have_many_entries():
     def objective(density):
         X, y = sparse_problem(d=40, density=density)
         options = {"C": 1.0, "fit_intercept": True, "standardise": True, "n_threads": 1}
-        return y, Objective(scipy.sparse.csr_array(X), y.astype(np.int32), np.ones(len(y)), 3, **options)
+        return y, Objective.of(scipy.sparse.csr_array(X), y.astype(np.int32), np.ones(len(y)), 3, **options)
 
     assert not keeps_scores(objective(0.1)[1])
     y, objective = objective(0.8)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _linalg
-from .._curvature import StoredRows, solver
+from .._curvature import StoredSums, solver
 from .._objective import Objective
 from .._typing import Float64
 from ._descent import PATIENCE, Descent, Verdict
@@ -77,7 +77,7 @@ class Proximal(Descent):
         self._history = int(np.clip(objective.memory // (4 * 16 * objective.size), 2, 20))
         self._trust = 0  # minima of undamped Hessians found in a row: where one is hardly solvable they are an accident
         self._damping = 0.0  # of the Hessian, which may promise far more than there is where rows are decided
-        self._rows: StoredRows | None = None
+        self._rows: StoredSums | None = None
         self._n_rows, self._spent = 0, 0.0  # of these, and on Hessians, in passes
         self._diagonal = np.zeros(0)
         self._diagonal_age = DIAGONAL_INTERVAL  # in iterations; it is made anew at this age

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import _curvature, _linalg
-from .._curvature import Sample, Solve
+from .._curvature import RowSums, Solve
 from .._objective import Objective
 from .._typing import Float64
 from ._descent import Descent, Verdict
@@ -189,7 +189,9 @@ def keeps_scores(objective: Objective) -> bool:
     """
     least = (OTHERS + 2) * 8 * objective.size
     room = objective.memory >= least + 16 * objective.n_rows * objective.n_columns
-    return bool(objective.sparse and room and objective.n_entries >= ENTRIES * objective.n_rows)
+    return bool(
+        objective.can_keep_scores and objective.sparse and room and objective.n_entries >= ENTRIES * objective.n_rows
+    )
 
 
 def minimise(objective: Objective, start: Float64, options: Options, setting: Setting) -> Result:
@@ -212,7 +214,7 @@ class QuasiNewton(Descent):
         self.last = np.zeros(0)
         self._rest_is_noise = False  # nothing but rounding is left of the gradient outside the stiff coordinates
         self._pairs = Pairs(setting.history, objective.size)
-        self._sample: Sample | Objective | None = None
+        self._sample: RowSums | Objective | None = None
         self._n_rows = self._n_models = 0  # rows of it, and how many models were made
         self._age = -1  # iterations since the model was made; it is made when this is negative
         stiffness = objective.stiff()

@@ -1,0 +1,362 @@
+"""Training rows that lie in blocks on the workers of a Dask cluster, or in its threads.
+
+A *block* is one chunk of the data, checked. A *part* is a list of blocks that one task goes through: all that one
+worker holds, if the data stay in memory, so that a pass costs one task, one set of coefficients and one gradient per
+worker; one block, if the data are read anew for every pass. What is asked of all rows is asked of every part, and the
+answers are added up in a tree whose shape depends on the parts alone. Tasks are functions without a state, so Dask may
+repeat any of them wherever it likes: what a lost worker held is made again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import dask
+import numpy as np
+import numpy.typing as npt
+from dask.delayed import Delayed, delayed
+
+from . import _validation as gate
+from ._curvature import Sample, StoredRows
+from ._frames import feature_names
+from ._passes import PLAIN, ColumnRanges, Standard, n_entries
+from ._rows import LocalRows, Scaling, TrainingRows
+from ._typing import Array, DType, Float64, Rows
+
+FAN_IN = 4  # answers that one task adds up
+
+Part = list[LocalRows]
+
+
+# ---- on the workers -------------------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """A chunk of the data that went through the gate: rows of positive weight."""
+
+    X: Rows
+    labels: Array
+    weight: Float64
+    names: Array | None
+
+    def __sizeof__(self) -> int:
+        return _n_bytes(self.X) + self.labels.nbytes + self.weight.nbytes
+
+
+class Summary(NamedTuple):
+    """What a client needs to know of a block, and of each of its classes, which are sorted."""
+
+    n_features: int
+    n_entries: int
+    n_bytes: int
+    dtype: DType
+    sparse: bool
+    names: Array | None
+    classes: Array
+    counts: npt.NDArray[np.intp]  # rows of each class
+    totals: Float64  # their weight
+    lightest: Float64  # the least weight of one
+
+
+@contextmanager
+def errors_name(number: int) -> Iterator[None]:
+    """Have errors name the block."""
+    try:
+        yield
+    except (TypeError, ValueError, MemoryError) as error:
+        raise type(error)(f"block {number}: {error}") from None
+
+
+def read_block(number: int, X: Any, y: Any, sample_weight: Any) -> Block:
+    """Check a chunk."""
+    with errors_name(number):
+        names = feature_names(X)
+        table = gate.as_table(X, "X", minimum_rows=0)
+        labels = gate.as_labels(y, table.shape[0])
+        weight = gate.as_weights(sample_weight, table.shape[0])
+        matrix = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
+        gate.check_finite(matrix, "X")
+    keep = weight > 0
+    if not keep.all():
+        matrix, labels, weight = matrix[keep], labels[keep], weight[keep]
+    return Block(matrix, labels, weight, names)
+
+
+def summarise(block: Block) -> Summary:
+    """What a client needs to know of a block."""
+    X, weight = block.X, block.weight
+    classes, codes = np.unique(block.labels, return_inverse=True)
+    counts, totals = np.bincount(codes, minlength=len(classes)), np.bincount(codes, weight, len(classes)).astype(float)
+    lightest = np.full(len(classes), np.inf)
+    np.minimum.at(lightest, codes, weight)
+    kind = n_entries(X), _n_bytes(X), X.dtype, not isinstance(X, np.ndarray)
+    return Summary(X.shape[1], *kind, block.names, classes, counts, totals, lightest)
+
+
+def _n_bytes(X: Rows) -> int:
+    return int(X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes + X.indptr.nbytes)
+
+
+def make_part(blocks: list[Block], classes: Array, factors: Float64, total: float, n_threads: int | None) -> Part:
+    """Rows to learn from; labels that are not among the classes have no weight."""
+    n_threads = n_threads or _worker_threads()
+    part = []
+    for block in blocks:
+        codes = np.minimum(np.searchsorted(classes, block.labels), len(classes) - 1)
+        keep = classes[codes] == block.labels
+        X, weight = block.X, block.weight
+        if not keep.all():
+            X, codes, weight = X[keep], codes[keep], weight[keep]
+        part.append(LocalRows(X, codes.astype(np.int32), weight * factors[codes], len(classes), n_threads, total))
+    return part
+
+
+def _worker_threads() -> int:
+    """Threads of this worker, or of this process if it is none."""
+    try:
+        from distributed import get_worker
+
+        return int(get_worker().state.nthreads)
+    except (ImportError, ValueError):
+        return gate.threads(None)
+
+
+def part_in_float64(part: Part) -> Part:
+    """The same with copies."""
+    return [rows.in_float64() for rows in part]
+
+
+# What may be asked of the rows of a block, besides their own methods.
+
+
+def _loss_gradient(rows: LocalRows, coef: Float64, intercept: Float64) -> tuple[Any, ...]:
+    return rows.passes()(coef, intercept)
+
+
+def _spread(rows: LocalRows, coef: Float64, intercept: Float64, center: Float64) -> tuple[Any, ...]:
+    passes, by_coef, by_intercept = rows.passes(), np.empty_like(coef), np.empty_like(intercept)
+    passes.take(coef, intercept)
+    passes.spread(center, by_coef, by_intercept, PLAIN)
+    return by_coef, by_intercept
+
+
+QUESTIONS: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "loss_gradient": _loss_gradient,
+    "spread": _spread,
+    "column_ranges": LocalRows.column_ranges,
+    "column_spread": lambda rows, columns: (rows.column_spread(columns),),
+    "lengths": lambda rows, scaling: ([rows.length(scaling)],),
+    "margins": LocalRows.margins,
+    "free_hessian": lambda sample, theta: (sample.free_hessian(theta),),
+    "blocks": lambda sample, theta: (np.stack(list(sample.blocks(theta))),),
+    "shared_gram": Sample.shared_gram,
+    "squares": lambda sample, theta: (sample.squares(theta),),
+    "hessian": lambda stored, theta, active: (stored.hessian(theta, active),),
+}
+
+
+def _add(answers: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(reduce(lambda one, other: one + other, each) for each in zip(*answers, strict=True))
+
+
+COMBINE: dict[str, Callable[[list[tuple[Any, ...]]], tuple[Any, ...]]] = {
+    "column_ranges": ColumnRanges.join,
+    "margins": lambda answers: (min(least for least, _ in answers), sum(total for _, total in answers)),
+}
+
+
+def ask(part: Sequence[Any], what: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The answer of all blocks of a part."""
+    return combine(what, [QUESTIONS[what](rows, *arguments) for rows in part])
+
+
+def combine(what: str, answers: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """One answer of several, added up in their order."""
+    return COMBINE.get(what, _add)(answers)
+
+
+def sample_part(part: Part, distance: float, starts: list[float], scaling: Scaling) -> list[Sample]:
+    """The chosen rows of every block, in standardised coordinates."""
+    choices = [rows.choose(distance, start, scaling) for rows, start in zip(part, starts, strict=True)]
+    return [rows.sample_of(choice, scaling, _no_penalty(scaling)) for rows, choice in zip(part, choices, strict=True)]
+
+
+def stored_part(part: Part, distance: float, starts: list[float], scaling: Scaling) -> list[StoredRows]:
+    """The chosen rows of every block as they are stored."""
+    choices = [rows.choose(distance, start, scaling) for rows, start in zip(part, starts, strict=True)]
+    return [rows.stored_of(choice, scaling, _no_penalty(scaling)) for rows, choice in zip(part, choices, strict=True)]
+
+
+def _no_penalty(scaling: Scaling) -> Float64:
+    """Nor is there one on the workers: it is no sum over rows."""
+    return np.zeros(len(scaling.center) + scaling.fit_intercept)
+
+
+# ---- on the client --------------------------------------------------------------------------------------------------
+
+
+def task(function: Callable[..., Any], *arguments: Any) -> Delayed:
+    """A call that Dask will make; each has a name of its own, so that nothing is taken for what it is not."""
+    return delayed(function, pure=False)(*arguments, dask_key_name=f"csoftmax_{function.__name__}-{uuid4().hex}")
+
+
+def constant(value: Any) -> Delayed:
+    """A value that goes to the cluster once, and from worker to worker."""
+    return delayed(value, name=f"csoftmax_value-{uuid4().hex}", traverse=False)
+
+
+class Parts:
+    """Lists that lie on the cluster, and may be asked."""
+
+    def __init__(self, parts: list[Delayed]) -> None:
+        self.parts = parts
+
+    def kept(self) -> "Parts":
+        """The same in memory, if it is not there."""
+        return Parts(list(dask.persist(*self.parts, optimize_graph=False)))
+
+    def ask(self, what: str, *arguments: Any) -> tuple[Any, ...]:
+        """The answer of all rows."""
+        given = constant(arguments)
+        nodes = [task(ask, part, what, given) for part in self.parts]
+        while len(nodes) > 1:
+            nodes = [task(combine, what, nodes[i : i + FAN_IN]) for i in range(0, len(nodes), FAN_IN)]
+        answer: tuple[Any, ...]
+        (answer,) = dask.compute(nodes[0], optimize_graph=False)
+        return answer
+
+    def each(self, function: Callable[..., Any], *arguments: list[Any]) -> "Parts":
+        """What a function makes of each part, with its own argument of every list."""
+        return Parts([task(function, *of_part) for of_part in zip(self.parts, *arguments, strict=True)])
+
+
+class ClusterRows(TrainingRows):
+    """All rows of these parts.
+
+    Parameters
+    ----------
+    parts : Parts
+        Lists of `LocalRows`.
+    sizes : list of int
+        How many there are in each.
+    summary : Summary
+        Of all rows, as the parts have them.
+    total : float
+        Sum of all weights.
+    keep : bool
+        Whether the parts are in memory.
+    """
+
+    def __init__(self, parts: Parts, sizes: list[int], summary: Summary, total: float, keep: bool) -> None:
+        self._parts, self._sizes, self._summary, self._keep = parts.kept() if keep else parts, sizes, summary, keep
+        self.n_rows, self.n_entries = int(summary.counts.sum()), summary.n_entries
+        self.n_features, self.dtype, self.sparse = summary.n_features, summary.dtype, summary.sparse
+        self.n_columns, self.total = 1 if len(summary.classes) == 2 else len(summary.classes), total
+        self.class_shares, self.least_weight = summary.totals / total, float(summary.lightest.min() / total)
+        self._lengths: Float64 | None = None
+
+    def in_float64(self) -> "ClusterRows":
+        summary = self._summary._replace(dtype=np.dtype(np.float64))
+        return ClusterRows(self._parts.each(part_in_float64), self._sizes, summary, self.total, self._keep)
+
+    def moments(self) -> tuple[Float64, Float64]:
+        columns = ColumnRanges(*self._parts.ask("column_ranges")).measure(self.n_rows)
+        (squares,) = self._parts.ask("column_spread", columns)
+        return columns.mean, columns.deviation(squares)
+
+    def passes(self) -> "ClusterPass":
+        return ClusterPass(self._parts, self.n_columns, self.n_features)
+
+    def margins(self, coef: Float64, intercept: Float64) -> tuple[float, float]:
+        least, total = self._parts.ask("margins", coef, intercept)
+        return least, total
+
+    def sample(self, n_rows: int, scaling: Scaling, penalty: Float64) -> "ClusterSample":
+        return ClusterSample(self._chosen(sample_part, n_rows, scaling), penalty)
+
+    def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> "ClusterStored":
+        return ClusterStored(self._chosen(stored_part, n_rows, scaling), penalty)
+
+    def _chosen(self, function: Callable[..., Any], n_rows: int, scaling: Scaling) -> Parts:
+        """The rows that `LocalRows.sample` would choose of all, kept where they are."""
+        n_parts, distance, starts = len(self._sizes), 0.0, np.zeros(sum(self._sizes))
+        if n_rows < self.n_rows:
+            if self._lengths is None:
+                self._lengths = np.array(self._parts.ask("lengths", scaling)[0])
+            running = np.cumsum(self._lengths)
+            distance, starts = running[-1] / n_rows, running - self._lengths
+        of_part = [part.tolist() for part in np.split(starts, np.cumsum(self._sizes)[:-1])]
+        return self._parts.each(function, [distance] * n_parts, of_part, [constant(scaling)] * n_parts).kept()
+
+
+class ClusterPass:
+    """`LossPass` on a cluster."""
+
+    keeps_scores = False
+
+    def __init__(self, parts: Parts, n_columns: int, n_features: int) -> None:
+        self._parts = parts
+        self._coef, self._intercept = np.zeros((n_columns, n_features)), np.zeros(n_columns)
+        self.workspace_bytes = 2 * (self._coef.nbytes + self._intercept.nbytes)
+
+    def take(self, coef: Array, intercept: Array, unit: Float64 | None = None) -> None:
+        coef = coef[:, : self._coef.shape[1]]
+        self._coef, self._intercept = coef.copy() if unit is None else coef * unit, intercept.copy()
+
+    def loss_gradient(self, by_coef: Float64, by_intercept: Float64, standard: Standard = PLAIN) -> float:
+        loss, sums, intercepts = self._parts.ask("loss_gradient", self._coef, self._intercept)
+        _standardise(sums, intercepts, by_coef, by_intercept, standard)
+        return float(loss)
+
+    def spread(self, center: Float64, by_coef: Float64, by_intercept: Float64, standard: Standard) -> None:
+        sums, intercepts = self._parts.ask("spread", self._coef, self._intercept, center)
+        _standardise(sums, intercepts, by_coef, by_intercept, standard)
+
+
+def _standardise(
+    sums: Float64, intercepts: Float64, by_coef: Float64, by_intercept: Float64, standard: Standard
+) -> None:
+    """What `_kernels.unpack` does."""
+    theta, unit, center, alpha = standard
+    if theta is not None and unit is not None and center is not None:
+        sums = (sums + alpha * unit * theta[:, : len(unit)] - intercepts[:, None] * center) * unit
+    by_coef[:, : sums.shape[1]] = sums
+    by_coef[:, sums.shape[1] :] = intercepts[:, None]
+    by_intercept[:] = intercepts
+
+
+class ClusterSample:
+    """`Sample` on a cluster."""
+
+    def __init__(self, parts: Parts, penalty: Float64) -> None:
+        self._parts, self.penalty = parts, penalty
+
+    def free_hessian(self, theta: Float64) -> Float64:
+        return np.asarray(self._parts.ask("free_hessian", theta)[0])
+
+    def blocks(self, theta: Float64) -> Iterable[Float64]:
+        return np.asarray(self._parts.ask("blocks", theta)[0])
+
+    def shared_gram(self, theta: Float64) -> tuple[Float64, Float64]:
+        matrix, sizes = self._parts.ask("shared_gram", theta)
+        return matrix, sizes
+
+    def squares(self, theta: Float64) -> Float64:
+        return np.asarray(self._parts.ask("squares", theta)[0])
+
+
+class ClusterStored:
+    """`StoredRows` on a cluster."""
+
+    def __init__(self, parts: Parts, penalty: Float64) -> None:
+        self._parts, self._penalty = parts, penalty
+
+    def squares(self, theta: Float64) -> Float64:
+        return np.asarray(self._parts.ask("squares", theta)[0])
+
+    def hessian(self, theta: Float64, active: npt.NDArray[np.intp]) -> Float64:
+        (out,) = self._parts.ask("hessian", theta, active)
+        np.einsum("aa->a", out)[:] += self._penalty[active % theta.shape[1]]
+        return np.asarray(out)

@@ -1,0 +1,432 @@
+"""Softmax regression on Dask collections: where rows are too many for one machine, or come from many files.
+
+Needs Dask: ``pip install 'csoftmax[dask]'``.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+try:
+    import dask
+    import dask.array as da
+    from dask.base import is_dask_collection
+    from dask.delayed import Delayed
+except ImportError as error:
+    raise ImportError("csoftmax.dask needs Dask: pip install 'csoftmax[dask]'") from error
+
+from . import _cluster as cluster
+from . import _validation as gate
+from ._cluster import ClusterRows, Parts, Summary
+from ._typing import Array, DType, Float64
+from .estimator import SoftmaxRegression
+
+__all__ = ["DaskSoftmaxRegression"]
+
+SHARE = 0.5  # of the cluster's memory that checked data may take, to be kept there
+
+
+class _ClusterData(NamedTuple):
+    """What `SoftmaxRegression.fit` asks of its data."""
+
+    all_rows: ClusterRows
+    classes: Array
+    names: Array | None
+
+    @property
+    def n_features(self) -> int:
+        return self.all_rows.n_features
+
+    @property
+    def dtype(self) -> DType:
+        return self.all_rows.dtype
+
+    def rows(self, n_threads: int) -> ClusterRows:
+        return self.all_rows
+
+
+class DaskSoftmaxRegression(SoftmaxRegression):
+    """`SoftmaxRegression` on Dask collections: the same parameters, the same solvers, the same coefficients.
+
+    The rows stay where they are. A pass sends the coefficients to every worker, and gets back one loss and one gradient,
+    added up on the way; a model of the curvature, once in several iterations, comes as one sum as well. The client holds
+    some vectors as long as the coefficients, and the curvature model. If a worker is lost, Dask makes anew what it held,
+    and the fit goes on; that needs data that can be read again, from files for instance.
+
+    Checked data are kept in the workers' memory if they take at most half of it, or have been persisted before. Else
+    they are read from their source, and checked, for every pass.
+
+    Without a `distributed.Client` everything happens in this process, in Dask's threads.
+
+    Parameters
+    ----------
+    C, l1_ratio, solver, tol, max_iter, fit_intercept, class_weight, warm_start, learning_rate, verbose, callback
+        As those of `SoftmaxRegression`.
+    n_threads : int, optional
+        Threads of each task; by default those of its worker, where one task has all of its rows, else 1.
+
+    Attributes
+    ----------
+    classes_, coef_, intercept_, n_iter_, loss_curve_, fit_report_, n_features_in_, feature_names_in_
+        As those of `SoftmaxRegression`, in NumPy arrays. They agree with those of a local fit to rounding: sums are added
+        up in another order.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from csoftmax.dask import DaskSoftmaxRegression
+    >>> X = da.from_array([[0.0], [1.0], [5.0], [6.0]], chunks=(2, 1))
+    >>> y = da.from_array([0, 0, 1, 1], chunks=2)
+    >>> model = DaskSoftmaxRegression().fit(X, y)
+    >>> model.predict(X).compute().tolist()
+    [0, 0, 1, 1]
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Find the coefficients that minimise J over all rows of a Dask collection.
+
+        Parameters
+        ----------
+        X : dask array, dask data frame, or list of delayed blocks, of shape (n, d)
+            Chunks may be of any length, also unknown or 0, NumPy arrays or SciPy's sparse matrices, all of one kind and
+            dtype. What `SoftmaxRegression.fit` says of X holds for each of them.
+        y : dask array, series, list of delayed blocks, or array_like, of shape (n,)
+            Labels, in chunks as those of X; one array is cut as X is, if the lengths of its chunks are known. A chunk may
+            lack classes.
+        sample_weight : as y, optional
+            s_i, not negative.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For parameters and data that are not as described, with the number of the block; the estimator stays as it
+            was.
+        RuntimeError
+            If the client of persisted data was closed.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the solver ended before its stopping test held.
+        """
+        return super().fit(X, y, sample_weight)
+
+    def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int) -> Any:
+        try:
+            return self._read(X, y, sample_weight)
+        except Exception as error:
+            if type(error).__name__ in ("CancelledError", "FutureCancelledError"):
+                raise RuntimeError(
+                    "X or y was persisted on a cluster, and its client is closed or has lost it: open a client and "
+                    "persist the data again, or pass the collection that they were made of"
+                ) from error
+            raise
+
+    def _read(self, X: Any, y: Any, sample_weight: Any) -> _ClusterData:
+        rows = _delayed_rows(X, y, sample_weight)
+        blocks = [cluster.task(cluster.read_block, number, *row) for number, row in enumerate(rows)]
+        keep = _is_held(X, len(blocks)) or _fits(getattr(X, "nbytes", np.nan))
+        blocks, summaries = _summarised(blocks, keep)
+        if not keep and _fits(sum(summary.n_bytes for summary in summaries)):
+            keep = True
+            blocks, summaries = _summarised(blocks, keep)
+        whole = _merged(summaries)
+        n_classes = len(whole.classes)
+        gate.require_model_memory(n_classes, whole.n_features, newton=self.solver == "newton")
+        codes = np.arange(n_classes, dtype=np.int32)
+        factors = gate.class_factors(self.class_weight, whole.classes, codes, whole.totals, whole.classes)
+        chosen = factors > 0
+        classes, _ = gate.encode_labels(whole.classes[chosen])
+        totals, lightest = ((each * factors)[chosen] for each in (whole.totals, whole.lightest))
+        gate.check_total(totals, float(self.C))
+        summary = whole._replace(classes=classes, counts=whole.counts[chosen], totals=totals, lightest=lightest)
+        total = float(totals.sum())
+        used = [i for i, one in enumerate(summaries) if np.isin(one.classes, classes).any()]
+        groups = _groups([blocks[i] for i in used], [summaries[i].n_entries for i in used], keep)
+        n_threads = self.n_threads if keep or self.n_threads is not None else 1
+        settings = [cluster.constant(value) for value in (classes, factors[chosen])]
+        parts = []
+        for group in groups:
+            with dask.annotate(**group.where):
+                members = [blocks[used[i]] for i in group.members]
+                parts.append(cluster.task(cluster.make_part, members, *settings, total, n_threads))
+        sizes = [len(group.members) for group in groups]
+        return _ClusterData(ClusterRows(Parts(parts), sizes, summary, total, keep), classes, whole.names)
+
+    # ---- prediction -----------------------------------------------------------------------------------------------
+
+    def decision_function(self, X: Any) -> Any:
+        """Scores before the softmax, (n, K), or (n,) for two classes; of a Dask collection a lazy array."""
+        self._check_fitted()
+        columns = (len(self.classes_),) if len(self.classes_) > 2 else ()
+        return self._lazily("decision_function", X, columns, self.coef_.dtype)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Probability of each class, (n, K); of a Dask collection a lazy array, chunk by chunk."""
+        self._check_fitted()
+        return self._lazily("predict_proba", X, (len(self.classes_),), self.coef_.dtype)
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Logarithm of the probability of each class, (n, K); of a Dask collection a lazy array."""
+        self._check_fitted()
+        return self._lazily("predict_log_proba", X, (len(self.classes_),), self.coef_.dtype)
+
+    def predict(self, X: Any) -> Any:
+        """The most probable class of each row, (n,); of a Dask collection a lazy array."""
+        self._check_fitted()
+        return self._lazily("predict", X, (), self.classes_.dtype)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of rows whose label is predicted, weighted by sample_weight; computed at once."""
+        if not _is_lazy(X):
+            return super().score(X, y, sample_weight)
+        self._check_fitted()
+        model = cluster.constant(self._local())
+        rows = _delayed_rows(X, y, sample_weight)
+        counted = [cluster.task(_count_right, number, model, *row) for number, row in enumerate(rows)]
+        right, total = np.sum(dask.compute(*counted), axis=0)
+        if not total > 0:
+            raise ValueError("sample_weight adds up to 0: expected weights that are not all zero")
+        return float(right / total)
+
+    def _lazily(self, method: str, X: Any, columns: tuple[int, ...], dtype: DType) -> Any:
+        if not _is_lazy(X):
+            return getattr(super(), method)(X)
+        model = cluster.constant(self._local())
+        lengths = X.chunks[0] if isinstance(X, da.Array) else None
+        parts = []
+        for number, block in enumerate(_blocks(X, "X")):
+            shape = (np.nan if lengths is None else lengths[number], *columns)
+            values = cluster.task(_predict_block, number, model, method, block, columns, dtype)
+            parts.append(da.from_delayed(values, shape, dtype))
+        return da.concatenate(parts, allow_unknown_chunksizes=True)
+
+    def _local(self) -> SoftmaxRegression:
+        """What predicts on the workers."""
+        model = SoftmaxRegression()
+        for name in ("classes_", "coef_", "intercept_", "n_features_in_", "feature_names_in_"):
+            if hasattr(self, name):
+                setattr(model, name, getattr(self, name))
+        return model
+
+
+def _predict_block(
+    number: int, model: SoftmaxRegression, method: str, X: Any, columns: tuple[int, ...], dtype: DType
+) -> Array:
+    if gate.as_table(X, "X", minimum_rows=0).shape[0] == 0:
+        return np.empty((0, *columns), dtype)
+    with cluster.errors_name(number):
+        return np.asarray(getattr(model, method)(X))
+
+
+def _count_right(number: int, model: SoftmaxRegression, X: Any, y: Any, sample_weight: Any) -> Float64:
+    """Weight of the rows whose label is predicted, and of all."""
+    predicted = _predict_block(number, model, "predict", X, (), model.classes_.dtype)
+    with cluster.errors_name(number):
+        weight = gate.as_weights(sample_weight, len(predicted))
+        right = weight[predicted == gate.as_labels(y, len(predicted))]
+    return np.array([right.sum(), weight.sum()])
+
+
+# ---- what users hand in ---------------------------------------------------------------------------------------------
+
+
+def _is_lazy(value: Any) -> bool:
+    return bool(is_dask_collection(value)) or _is_list_of_delayed(value)
+
+
+def _is_list_of_delayed(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(block, Delayed) for block in value)
+
+
+def _delayed_rows(X: Any, y: Any, sample_weight: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """X, y and sample_weight of every block."""
+    if not _is_lazy(X):
+        raise TypeError(
+            f"X is a {type(X).__name__}: expected a dask array, a dask data frame or a list of delayed blocks; for data "
+            f"in memory use csoftmax.SoftmaxRegression, or dask.array.from_array"
+        )
+    blocks = _blocks(X, "X")
+    lengths = X.chunks[0] if isinstance(X, da.Array) and not np.isnan(X.chunks[0]).any() else None
+    others = [_aligned(y, "y", len(blocks), lengths)]
+    unweighted = [None] * len(blocks)
+    others.append(
+        unweighted if sample_weight is None else _aligned(sample_weight, "sample_weight", len(blocks), lengths)
+    )
+    return zip(blocks, *others, strict=True)
+
+
+def _blocks(value: Any, name: str) -> list[Delayed]:
+    """The blocks of rows of a Dask collection."""
+    if isinstance(value, da.Array):
+        if value.ndim not in ((2,) if name == "X" else (1, 2)):
+            raise ValueError(
+                f"{name} has {value.ndim} dimension(s), shape {value.shape}: expected (n, d) for X, (n,) else"
+            )
+        if value.ndim == 2 and value.numblocks[1] > 1:
+            if np.isnan(value.shape[1]):
+                raise ValueError(
+                    f"{name} is cut into blocks of columns whose widths are unknown: "
+                    f"call {name}.compute_chunk_sizes(), then {name}.rechunk({{1: -1}})"
+                )
+            value = value.rechunk({1: -1})
+        return list(value.to_delayed().ravel())
+    if isinstance(value, Delayed):
+        return [value]
+    return list(value) if isinstance(value, list | tuple) else list(value.to_delayed())
+
+
+def _aligned(value: Any, name: str, n_blocks: int, lengths: tuple[int, ...] | None) -> list[Any]:
+    """Blocks of a vector, as those of X."""
+    if _is_lazy(value):
+        if isinstance(value, da.Array) and lengths is not None and not np.isnan(value.chunks[0]).any():
+            if value.shape[0] != sum(lengths):
+                raise ValueError(
+                    f"{name} has {value.shape[0]} values and X has {sum(lengths)} rows: expected one per row"
+                )
+            value = value.rechunk({0: lengths})
+        blocks = _blocks(value, name)
+        if len(blocks) != n_blocks:
+            raise ValueError(
+                f"{name} has {len(blocks)} blocks and X has {n_blocks}: expected blocks of the same rows; repartition one "
+                f"of them, or call compute_chunk_sizes() on arrays"
+            )
+        return list(blocks)
+    if lengths is None:
+        raise ValueError(
+            f"{name} is a {type(value).__name__} and the lengths of the blocks of X are unknown: pass {name} as a Dask "
+            f"collection in the same blocks, or call X.compute_chunk_sizes() on an array"
+        )
+    values = gate.as_array(value, name)
+    if values.ndim == 0 or len(values) != sum(lengths):
+        raise ValueError(f"{name} has shape {values.shape} and X has {sum(lengths)} rows: expected one value per row")
+    return [cluster.constant(part) for part in np.split(values, np.cumsum(lengths)[:-1])]
+
+
+def _merged(summaries: list[Summary]) -> Summary:
+    """That of all blocks, which must be of a kind."""
+    full = [(number, one) for number, one in enumerate(summaries) if len(one.counts)]
+    if not full:
+        raise ValueError("X has no rows of positive weight: there is nothing to learn from")
+    first, model = full[0]
+    for number, one in full[1:]:
+        for what, expected, given in (
+            ("columns", model.n_features, one.n_features),
+            ("dtype", model.dtype, one.dtype),
+            ("format", "sparse" if model.sparse else "dense", "sparse" if one.sparse else "dense"),
+            ("kind of labels", _kind(model.classes), _kind(one.classes)),
+            ("feature names", _listed(model.names), _listed(one.names)),
+        ):
+            if expected != given:
+                raise ValueError(
+                    f"block {number} and block {first} do not fit each other: {what} {given} and {expected}; expected "
+                    f"the same in all blocks"
+                )
+    try:
+        classes, codes = np.unique(np.concatenate([one.classes for _, one in full]), return_inverse=True)
+    except TypeError as error:
+        raise TypeError(f"y mixes labels that cannot be sorted ({error}): make them one type") from None
+    counts, totals = (
+        np.bincount(codes, np.concatenate(parts), len(classes)).astype(float)
+        for parts in ([one.counts for _, one in full], [one.totals for _, one in full])
+    )
+    lightest = np.full(len(classes), np.inf)
+    np.minimum.at(lightest, codes, np.concatenate([one.lightest for _, one in full]))
+    sums = {name: sum(getattr(one, name) for _, one in full) for name in ("n_entries", "n_bytes")}
+    return model._replace(classes=classes, counts=counts, totals=totals, lightest=lightest, **sums)
+
+
+def _kind(classes: Array) -> str:
+    return {"i": "numbers", "u": "numbers", "f": "numbers", "U": "text", "S": "bytes", "b": "bool"}.get(
+        classes.dtype.kind, classes.dtype.name
+    )
+
+
+def _listed(names: Array | None) -> list[str] | None:
+    return None if names is None else names.tolist()
+
+
+# ---- where they are -------------------------------------------------------------------------------------------------
+
+
+class _Group(NamedTuple):
+    """Blocks that one task goes through, by number, and annotations that say where."""
+
+    members: list[int]
+    where: dict[str, Any]
+
+
+def _client() -> Any:
+    """The distributed client that Dask would use, or None."""
+    if dask.config.get("scheduler", None) not in (None, "distributed", "dask.distributed"):
+        return None
+    try:
+        from distributed import default_client
+
+        return default_client()
+    except (ImportError, ValueError):
+        return None
+
+
+def _is_held(X: Any, n_blocks: int) -> bool:
+    """Whether X was persisted on a cluster."""
+    if _client() is None:
+        return False
+    from distributed import futures_of
+
+    return len(futures_of(X)) >= n_blocks
+
+
+def _fits(n_bytes: float) -> bool:
+    """Whether so much may be kept in memory, which nobody knows of NaN."""
+    client = _client()
+    if client is None:
+        return n_bytes <= SHARE * gate.present_memory()
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return n_bytes <= SHARE * sum(worker["memory_limit"] or np.inf for worker in workers)
+
+
+def _summarised(blocks: list[Delayed], keep: bool) -> tuple[list[Delayed], list[Summary]]:
+    if keep:
+        blocks = list(dask.persist(*blocks))
+    return blocks, list(dask.compute(*(cluster.task(cluster.summarise, block) for block in blocks)))
+
+
+def _groups(blocks: list[Delayed], sizes: list[int], keep: bool) -> list[_Group]:
+    """The blocks of each part: one, if they are not kept; else what a worker has, and its share of what others have."""
+    client = _client()
+    if not keep:
+        return [_Group([number], {}) for number in range(len(blocks))]
+    if client is None:
+        return [_Group(list(range(len(blocks))), {})]
+    from distributed import futures_of
+
+    futures = [futures_of(block)[0] for block in blocks]
+    holders = client.who_has(futures)
+    threads = client.nthreads()
+    left = {worker: sum(sizes) * n / sum(threads.values()) for worker, n in threads.items()}
+    mine: dict[str, list[int]] = {worker: [] for worker in threads}
+
+    def take(worker: str, number: int) -> None:
+        mine[worker].append(number)
+        left[worker] -= sizes[number]
+
+    homeless = []
+    for number, future in enumerate(futures):
+        here = [worker for worker in holders.get(future.key, ()) if left.get(worker, 0) >= sizes[number] / 2]
+        if here:
+            take(max(here, key=left.__getitem__), number)
+        else:
+            homeless.append(number)
+    for number in homeless:
+        take(max(left, key=left.__getitem__), number)
+    return sorted(
+        _Group(sorted(numbers), {"workers": [worker], "allow_other_workers": True})
+        for worker, numbers in mine.items()
+        if numbers
+    )
