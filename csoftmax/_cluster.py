@@ -25,7 +25,10 @@ from ._passes import PLAIN, ColumnRanges, Standard, n_entries
 from ._rows import LocalRows, Scaling, TrainingRows
 from ._typing import Array, DType, Float64, Rows
 
-FAN_IN = 4  # answers that one task adds up
+FAN_IN = 4  # answers that one task, or the client, adds up
+INLINE = (
+    2**20
+)  # bytes that a client sends as they are; of more, one copy goes to the cluster, and from worker to worker
 
 Part = list[LocalRows]
 
@@ -207,11 +210,24 @@ def constant(value: Any) -> Delayed:
     return delayed(value, name=f"csoftmax_value-{uuid4().hex}", traverse=False)
 
 
+def current_client() -> Any:
+    """The distributed client that Dask would use, or None."""
+    if dask.config.get("scheduler", None) not in (None, "distributed", "dask.distributed"):
+        return None
+    try:
+        from distributed import default_client
+
+        return default_client()
+    except (ImportError, ValueError):
+        return None
+
+
 class Parts:
     """Lists that lie on the cluster, and may be asked."""
 
     def __init__(self, parts: list[Delayed]) -> None:
         self.parts = parts
+        self._asked: Any = None
 
     def kept(self) -> "Parts":
         """The same in memory, if it is not there."""
@@ -219,13 +235,17 @@ class Parts:
 
     def ask(self, what: str, *arguments: Any) -> tuple[Any, ...]:
         """The answer of all rows."""
-        given = constant(arguments)
+        size = sum(argument.nbytes for argument in arguments if isinstance(argument, np.ndarray))
+        given = arguments if size * len(self.parts) <= INLINE else constant(arguments)
         nodes = [task(ask, part, what, given) for part in self.parts]
-        while len(nodes) > 1:
+        while len(nodes) > FAN_IN:
             nodes = [task(combine, what, nodes[i : i + FAN_IN]) for i in range(0, len(nodes), FAN_IN)]
-        answer: tuple[Any, ...]
-        (answer,) = dask.compute(nodes[0], optimize_graph=False)
-        return answer
+        client = current_client()
+        if client is None:
+            return combine(what, list(dask.compute(*nodes, optimize_graph=False)))
+        # A client's messages are 10 ms apart: that old answers may go is told together with the next question.
+        self._asked = client.compute(nodes, optimize_graph=False)
+        return combine(what, client.gather(self._asked))
 
     def each(self, function: Callable[..., Any], *arguments: list[Any]) -> "Parts":
         """What a function makes of each part, with its own argument of every list."""
@@ -239,8 +259,8 @@ class ClusterRows(TrainingRows):
     ----------
     parts : Parts
         Lists of `LocalRows`.
-    sizes : list of int
-        How many there are in each.
+    numbers : list of lists of int
+        Where the blocks of each part stand among all.
     summary : Summary
         Of all rows, as the parts have them.
     total : float
@@ -249,8 +269,8 @@ class ClusterRows(TrainingRows):
         Whether the parts are in memory.
     """
 
-    def __init__(self, parts: Parts, sizes: list[int], summary: Summary, total: float, keep: bool) -> None:
-        self._parts, self._sizes, self._summary, self._keep = parts.kept() if keep else parts, sizes, summary, keep
+    def __init__(self, parts: Parts, numbers: list[list[int]], summary: Summary, total: float, keep: bool) -> None:
+        self._parts, self._numbers, self._summary, self._keep = parts.kept() if keep else parts, numbers, summary, keep
         self.n_rows, self.n_entries = int(summary.counts.sum()), summary.n_entries
         self.n_features, self.dtype, self.sparse = summary.n_features, summary.dtype, summary.sparse
         self.n_columns, self.total = 1 if len(summary.classes) == 2 else len(summary.classes), total
@@ -259,7 +279,7 @@ class ClusterRows(TrainingRows):
 
     def in_float64(self) -> "ClusterRows":
         summary = self._summary._replace(dtype=np.dtype(np.float64))
-        return ClusterRows(self._parts.each(part_in_float64), self._sizes, summary, self.total, self._keep)
+        return ClusterRows(self._parts.each(part_in_float64), self._numbers, summary, self.total, self._keep)
 
     def moments(self) -> tuple[Float64, Float64]:
         columns = ColumnRanges(*self._parts.ask("column_ranges")).measure(self.n_rows)
@@ -281,13 +301,14 @@ class ClusterRows(TrainingRows):
 
     def _chosen(self, function: Callable[..., Any], n_rows: int, scaling: Scaling) -> Parts:
         """The rows that `LocalRows.sample` would choose of all, kept where they are."""
-        n_parts, distance, starts = len(self._sizes), 0.0, np.zeros(sum(self._sizes))
+        n_parts, distance, starts = len(self._numbers), 0.0, np.zeros(sum(map(len, self._numbers)))
         if n_rows < self.n_rows:
             if self._lengths is None:
-                self._lengths = np.array(self._parts.ask("lengths", scaling)[0])
+                self._lengths = np.empty_like(starts)
+                self._lengths[np.concatenate(self._numbers)] = self._parts.ask("lengths", scaling)[0]
             running = np.cumsum(self._lengths)
             distance, starts = running[-1] / n_rows, running - self._lengths
-        of_part = [part.tolist() for part in np.split(starts, np.cumsum(self._sizes)[:-1])]
+        of_part = [starts[numbers].tolist() for numbers in self._numbers]
         return self._parts.each(function, [distance] * n_parts, of_part, [constant(scaling)] * n_parts).kept()
 
 

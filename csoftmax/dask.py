@@ -19,6 +19,7 @@ except ImportError as error:
 from . import _cluster as cluster
 from . import _validation as gate
 from ._cluster import ClusterRows, Parts, Summary
+from ._errors import DataConversionWarning, warn
 from ._typing import Array, DType, Float64
 from .estimator import SoftmaxRegression
 
@@ -49,10 +50,10 @@ class _ClusterData(NamedTuple):
 class DaskSoftmaxRegression(SoftmaxRegression):
     """`SoftmaxRegression` on Dask collections: the same parameters, the same solvers, the same coefficients.
 
-    The rows stay where they are. A pass sends the coefficients to every worker, and gets back one loss and one gradient,
-    added up on the way; a model of the curvature, once in several iterations, comes as one sum as well. The client holds
-    some vectors as long as the coefficients, and the curvature model. If a worker is lost, Dask makes anew what it held,
-    and the fit goes on; that needs data that can be read again, from files for instance.
+    The rows stay where they are. A pass sends the coefficients to every worker, and gets back one loss and one
+    gradient, added up on the way; a model of the curvature, once in several iterations, comes as one sum as well. The
+    client holds some vectors as long as the coefficients, and the curvature model. If a worker is lost, Dask makes anew
+    what it held, and the fit goes on; that needs data that can be read again, from files for instance.
 
     Checked data are kept in the workers' memory if they take at most half of it, or have been persisted before. Else
     they are read from their source, and checked, for every pass.
@@ -69,8 +70,8 @@ class DaskSoftmaxRegression(SoftmaxRegression):
     Attributes
     ----------
     classes_, coef_, intercept_, n_iter_, loss_curve_, fit_report_, n_features_in_, feature_names_in_
-        As those of `SoftmaxRegression`, in NumPy arrays. They agree with those of a local fit to rounding: sums are added
-        up in another order.
+        As those of `SoftmaxRegression`, in NumPy arrays. They agree with those of a local fit to rounding: sums are
+        added up in another order.
 
     Examples
     --------
@@ -92,8 +93,8 @@ class DaskSoftmaxRegression(SoftmaxRegression):
             Chunks may be of any length, also unknown or 0, NumPy arrays or SciPy's sparse matrices, all of one kind and
             dtype. What `SoftmaxRegression.fit` says of X holds for each of them.
         y : dask array, series, list of delayed blocks, or array_like, of shape (n,)
-            Labels, in chunks as those of X; one array is cut as X is, if the lengths of its chunks are known. A chunk may
-            lack classes.
+            Labels, in chunks as those of X; one array is cut as X is, if the lengths of its chunks are known. A chunk
+            may lack classes.
         sample_weight : as y, optional
             s_i, not negative.
 
@@ -117,20 +118,10 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         return super().fit(X, y, sample_weight)
 
     def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int) -> Any:
-        try:
-            return self._read(X, y, sample_weight)
-        except Exception as error:
-            if type(error).__name__ in ("CancelledError", "FutureCancelledError"):
-                raise RuntimeError(
-                    "X or y was persisted on a cluster, and its client is closed or has lost it: open a client and "
-                    "persist the data again, or pass the collection that they were made of"
-                ) from error
-            raise
-
-    def _read(self, X: Any, y: Any, sample_weight: Any) -> _ClusterData:
+        held = _held([X, y, sample_weight])
         rows = _delayed_rows(X, y, sample_weight)
         blocks = [cluster.task(cluster.read_block, number, *row) for number, row in enumerate(rows)]
-        keep = _is_held(X, len(blocks)) or _fits(getattr(X, "nbytes", np.nan))
+        keep = held >= len(blocks) or _fits(X.nbytes if isinstance(X, da.Array) else np.nan)
         blocks, summaries = _summarised(blocks, keep)
         if not keep and _fits(sum(summary.n_bytes for summary in summaries)):
             keep = True
@@ -144,19 +135,22 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         classes, _ = gate.encode_labels(whole.classes[chosen])
         totals, lightest = ((each * factors)[chosen] for each in (whole.totals, whole.lightest))
         gate.check_total(totals, float(self.C))
-        summary = whole._replace(classes=classes, counts=whole.counts[chosen], totals=totals, lightest=lightest)
+        n_entries = round(whole.n_entries * whole.counts[chosen].sum() / whole.counts.sum())
+        summary = whole._replace(
+            n_entries=n_entries, classes=classes, counts=whole.counts[chosen], totals=totals, lightest=lightest
+        )
         total = float(totals.sum())
         used = [i for i, one in enumerate(summaries) if np.isin(one.classes, classes).any()]
         groups = _groups([blocks[i] for i in used], [summaries[i].n_entries for i in used], keep)
-        n_threads = self.n_threads if keep or self.n_threads is not None else 1
+        each = self.n_threads if keep or self.n_threads is not None else 1
         settings = [cluster.constant(value) for value in (classes, factors[chosen])]
         parts = []
         for group in groups:
             with dask.annotate(**group.where):
                 members = [blocks[used[i]] for i in group.members]
-                parts.append(cluster.task(cluster.make_part, members, *settings, total, n_threads))
-        sizes = [len(group.members) for group in groups]
-        return _ClusterData(ClusterRows(Parts(parts), sizes, summary, total, keep), classes, whole.names)
+                parts.append(cluster.task(cluster.make_part, members, *settings, total, each))
+        numbers = [group.members for group in groups]
+        return _ClusterData(ClusterRows(Parts(parts), numbers, summary, total, keep), classes, whole.names)
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
@@ -248,8 +242,8 @@ def _delayed_rows(X: Any, y: Any, sample_weight: Any) -> Iterator[tuple[Any, Any
     """X, y and sample_weight of every block."""
     if not _is_lazy(X):
         raise TypeError(
-            f"X is a {type(X).__name__}: expected a dask array, a dask data frame or a list of delayed blocks; for data "
-            f"in memory use csoftmax.SoftmaxRegression, or dask.array.from_array"
+            f"X is a {type(X).__name__}: expected a dask array, a dask data frame or a list of delayed blocks; for "
+            f"data in memory use csoftmax.SoftmaxRegression, or dask.array.from_array"
         )
     blocks = _blocks(X, "X")
     lengths = X.chunks[0] if isinstance(X, da.Array) and not np.isnan(X.chunks[0]).any() else None
@@ -284,6 +278,7 @@ def _blocks(value: Any, name: str) -> list[Delayed]:
 def _aligned(value: Any, name: str, n_blocks: int, lengths: tuple[int, ...] | None) -> list[Any]:
     """Blocks of a vector, as those of X."""
     if _is_lazy(value):
+        value = _one_column(value, name)
         if isinstance(value, da.Array) and lengths is not None and not np.isnan(value.chunks[0]).any():
             if value.shape[0] != sum(lengths):
                 raise ValueError(
@@ -293,8 +288,8 @@ def _aligned(value: Any, name: str, n_blocks: int, lengths: tuple[int, ...] | No
         blocks = _blocks(value, name)
         if len(blocks) != n_blocks:
             raise ValueError(
-                f"{name} has {len(blocks)} blocks and X has {n_blocks}: expected blocks of the same rows; repartition one "
-                f"of them, or call compute_chunk_sizes() on arrays"
+                f"{name} has {len(blocks)} blocks and X has {n_blocks}: expected blocks of the same rows; repartition "
+                f"one of them, or call compute_chunk_sizes() on arrays"
             )
         return list(blocks)
     if lengths is None:
@@ -306,6 +301,20 @@ def _aligned(value: Any, name: str, n_blocks: int, lengths: tuple[int, ...] | No
     if values.ndim == 0 or len(values) != sum(lengths):
         raise ValueError(f"{name} has shape {values.shape} and X has {sum(lengths)} rows: expected one value per row")
     return [cluster.constant(part) for part in np.split(values, np.cumsum(lengths)[:-1])]
+
+
+def _one_column(value: Any, name: str) -> Any:
+    """A lazy vector without the second dimension of a single column."""
+    if getattr(value, "ndim", 1) == 1:
+        return value
+    if value.shape[1] != 1:
+        raise ValueError(f"{name} has {value.shape[1]} columns: expected one value per row; choose the column")
+    warn(
+        DataConversionWarning(
+            f"A column-vector {name} was passed when a 1d array was expected: pass a series, or {name}[:, 0]"
+        )
+    )
+    return value[:, 0] if isinstance(value, da.Array) else value[value.columns[0]]
 
 
 def _merged(summaries: list[Summary]) -> Summary:
@@ -337,8 +346,8 @@ def _merged(summaries: list[Summary]) -> Summary:
     )
     lightest = np.full(len(classes), np.inf)
     np.minimum.at(lightest, codes, np.concatenate([one.lightest for _, one in full]))
-    sums = {name: sum(getattr(one, name) for _, one in full) for name in ("n_entries", "n_bytes")}
-    return model._replace(classes=classes, counts=counts, totals=totals, lightest=lightest, **sums)
+    n_entries = sum(one.n_entries for _, one in full)
+    return model._replace(n_entries=n_entries, classes=classes, counts=counts, totals=totals, lightest=lightest)
 
 
 def _kind(classes: Array) -> str:
@@ -361,30 +370,26 @@ class _Group(NamedTuple):
     where: dict[str, Any]
 
 
-def _client() -> Any:
-    """The distributed client that Dask would use, or None."""
-    if dask.config.get("scheduler", None) not in (None, "distributed", "dask.distributed"):
-        return None
+def _held(collections: list[Any]) -> int:
+    """How many blocks lie on a cluster, as they were persisted; RuntimeError if it is out of reach."""
     try:
-        from distributed import default_client
-
-        return default_client()
-    except (ImportError, ValueError):
-        return None
-
-
-def _is_held(X: Any, n_blocks: int) -> bool:
-    """Whether X was persisted on a cluster."""
-    if _client() is None:
-        return False
-    from distributed import futures_of
-
-    return len(futures_of(X)) >= n_blocks
+        from distributed import futures_of
+    except ImportError:
+        return 0
+    futures = futures_of([collection for collection in collections if _is_lazy(collection)])
+    if any(future.status in ("cancelled", "lost") for future in futures) or (
+        futures and cluster.current_client() is None
+    ):
+        raise RuntimeError(
+            "X, y or sample_weight was persisted on a cluster, and there is no client that holds it any more: open a "
+            "distributed.Client and persist it again, or pass the collection that it was made of"
+        )
+    return len(futures)
 
 
 def _fits(n_bytes: float) -> bool:
     """Whether so much may be kept in memory, which nobody knows of NaN."""
-    client = _client()
+    client = cluster.current_client()
     if client is None:
         return n_bytes <= SHARE * gate.present_memory()
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -399,7 +404,7 @@ def _summarised(blocks: list[Delayed], keep: bool) -> tuple[list[Delayed], list[
 
 def _groups(blocks: list[Delayed], sizes: list[int], keep: bool) -> list[_Group]:
     """The blocks of each part: one, if they are not kept; else what a worker has, and its share of what others have."""
-    client = _client()
+    client = cluster.current_client()
     if not keep:
         return [_Group([number], {}) for number in range(len(blocks))]
     if client is None:

@@ -1,0 +1,368 @@
+"""The same coefficients on a cluster as in one process, also when workers die."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import scipy.sparse
+from data import overlapping
+
+import csoftmax
+from csoftmax import ConvergenceWarning, SoftmaxRegression
+
+dask = pytest.importorskip("dask")
+da = pytest.importorskip("dask.array")
+distributed = pytest.importorskip("distributed")
+
+from csoftmax.dask import DaskSoftmaxRegression  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Dask's own
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+QUIET = {"silence_logs": 50, "dashboard_address": ":0"}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **QUIET) as workers:
+        yield workers
+
+
+@pytest.fixture(params=["threads", "processes"])
+def anywhere(request):
+    """In Dask's threads, or on two processes."""
+    if request.param == "threads":
+        yield None
+    else:
+        with distributed.Client(request.getfixturevalue("cluster")) as client:
+            yield client
+
+
+@pytest.fixture
+def client(cluster):
+    with distributed.Client(cluster) as client:
+        yield client
+
+
+def problem(n=900, d=8, n_classes=4, seed=0):
+    X, y = overlapping(n, d, n_classes, seed)
+    return X * np.logspace(-2, 2, d), y
+
+
+def sparse_blocks(X, lengths):
+    """A dask array whose chunks are CSR."""
+    parts = np.split(X, np.cumsum(lengths)[:-1])
+    arrays = [
+        da.from_delayed(dask.delayed(scipy.sparse.csr_array)(part), part.shape, X.dtype, meta=np.empty((0, 0)))
+        for part in parts
+    ]
+    return da.concatenate(arrays)
+
+
+def unknown(array):
+    """The same with chunks whose lengths Dask does not know."""
+    blocks = array.to_delayed().ravel()
+    shape = (np.nan, *array.shape[1:])
+    return da.concatenate([da.from_delayed(b, shape, array.dtype) for b in blocks], allow_unknown_chunksizes=True)
+
+
+CHUNKS = (300, 0, 1, 149, 450)
+PENALTIES = {"l2": {}, "elastic net": {"l1_ratio": 0.5, "C": 0.1}, "no penalty": {"C": np.inf}}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_the_coefficients_are_those_of_a_local_fit(anywhere, dtype, kind, weighted, penalty):
+    X, y = problem()
+    X = X.astype(dtype)
+    if kind == "sparse":
+        X[np.random.default_rng(1).uniform(size=X.shape) < 0.5] = 0
+    weight = np.random.default_rng(2).integers(0, 3, len(y)) if weighted else None
+    there = sparse_blocks(X, CHUNKS) if kind == "sparse" else da.from_array(X, chunks=(CHUNKS, 3))
+    here = scipy.sparse.csr_array(X) if kind == "sparse" else X
+    settings = {"tol": 1e-5 if dtype == np.float32 else 1e-9, "class_weight": {0: 2.0}, **PENALTIES[penalty]}
+    local = SoftmaxRegression(**settings).fit(here, y, weight)
+    model = DaskSoftmaxRegression(**settings).fit(there, da.from_array(y, chunks=100), weight)
+    assert model.coef_.dtype == dtype
+    assert model.fit_report_.converged
+    assert model.fit_report_.n_passes == local.fit_report_.n_passes
+    size = abs(local.coef_).max(initial=1)
+    np.testing.assert_allclose(model.coef_, local.coef_, atol=(1e-4 if dtype == np.float32 else 1e-8) * size)
+    np.testing.assert_allclose(model.intercept_, local.intercept_, atol=(1e-4 if dtype == np.float32 else 1e-8) * size)
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs", "gd"])
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_every_solver_runs_on_a_cluster(client, solver, n_classes):
+    X, y = overlapping(400, 5, n_classes)
+    settings = {"solver": solver, "max_iter": 50, "tol": 0 if solver == "gd" else 1e-6}
+    local = SoftmaxRegression(**settings).fit(X, y)
+    model = DaskSoftmaxRegression(**settings).fit(da.from_array(X, chunks=(90, 5)), da.from_array(y, chunks=90))
+    np.testing.assert_allclose(model.coef_, local.coef_, atol=1e-10)
+    np.testing.assert_array_equal(model.n_iter_, local.n_iter_)
+    assert model.fit_report_.reason_chosen == local.fit_report_.reason_chosen
+
+
+@pytest.mark.parametrize(("n", "d", "n_classes"), [(3000, 30, 4), (3000, 3, 40), (500, 200, 12)])
+def test_models_of_curvature_come_from_the_same_rows_in_any_blocks(anywhere, n, d, n_classes):
+    X, y = problem(n, d, n_classes)
+    settings = {"C": 0.1, "tol": 1e-10}  # rounding errors grow along the way, and are gone at the end
+    local = SoftmaxRegression(**settings).fit(X, y)
+    for chunk in (n, 700):
+        model = DaskSoftmaxRegression(**settings).fit(da.from_array(X, chunks=(chunk, d)), y)
+        assert model.fit_report_.reason_chosen == local.fit_report_.reason_chosen
+        np.testing.assert_allclose(model.coef_, local.coef_, atol=1e-8 * abs(local.coef_).max())
+
+
+def test_columns_far_from_zero_are_computed_in_float64(anywhere):
+    X, y = overlapping(600, 4, 3)
+    X = (X + np.array([0, 1e5, 0, -1e5])).astype(np.float32)
+    local = SoftmaxRegression().fit(X, y)
+    model = DaskSoftmaxRegression().fit(da.from_array(X, chunks=(200, 4)), y)
+    assert model.coef_.dtype == np.float32
+    np.testing.assert_allclose(model.coef_, local.coef_, rtol=1e-5)
+
+
+def test_data_frames_and_delayed_blocks_and_unknown_lengths(anywhere):
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    X, y = problem(600, 3)
+    labels = np.array(["low", "middle", "high", "top"])[y]
+    frame = dd.from_pandas(pd.DataFrame(X, columns=["a", "b", "c"]).assign(label=labels), npartitions=4)
+    local = SoftmaxRegression().fit(X, labels)
+    blocks = [dask.delayed(np.asarray)(part) for part in np.array_split(X, 3)]
+    label_blocks = [dask.delayed(np.asarray)(part) for part in np.array_split(labels, 3)]
+    array, vector = da.from_array(X, chunks=(100, 3)), da.from_array(labels, chunks=100)
+    for data, target in (
+        (frame[["a", "b", "c"]], frame["label"]),
+        (blocks, label_blocks),
+        (unknown(array), unknown(vector)),
+        (array, labels.tolist()),
+    ):
+        model = DaskSoftmaxRegression().fit(data, target)
+        np.testing.assert_allclose(model.coef_, local.coef_, atol=1e-8 * abs(local.coef_).max())
+        assert model.classes_.tolist() == local.classes_.tolist()
+        np.testing.assert_array_equal(model.predict(data).compute(), local.predict(X))
+    with pytest.warns(csoftmax._errors.DataConversionWarning, match="column-vector y"):
+        model.fit(frame[["a", "b", "c"]], frame[["label"]])
+    with pytest.warns(csoftmax._errors.DataConversionWarning, match="column-vector y"):
+        model.fit(array, vector[:, None])
+    model.fit(frame[["a", "b", "c"]], frame["label"])
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    with pytest.raises(ValueError, match=r"block \d: The feature names"):
+        model.predict(frame[["a", "c", "b"]]).compute()
+
+
+def test_a_class_may_be_missing_from_a_chunk_and_rows_of_a_class_from_the_fit(anywhere):
+    X, y = problem()
+    order = np.argsort(y, kind="stable")
+    X, y = X[order], y[order]
+    local = SoftmaxRegression(class_weight={0: 0.0, 1: 1.0, 2: 3.0, 3: 1.0}).fit(X, y)
+    model = DaskSoftmaxRegression(**local.get_params()).fit(
+        da.from_array(X, chunks=(100, 8)), da.from_array(y, chunks=100)
+    )
+    assert model.classes_.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(model.coef_, local.coef_, atol=1e-8)
+    balanced = [kind(class_weight="balanced") for kind in (SoftmaxRegression, DaskSoftmaxRegression)]
+    weight = np.arange(len(y)) % 3
+    balanced[0].fit(X, y, weight)
+    balanced[1].fit(da.from_array(X, chunks=(100, 8)), y, da.from_array(weight, chunks=70))
+    np.testing.assert_allclose(balanced[1].coef_, balanced[0].coef_, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_predictions_are_lazy_and_those_of_the_local_model(anywhere, n_classes):
+    X, y = overlapping(200, 4, n_classes)
+    model = DaskSoftmaxRegression().fit(da.from_array(X, chunks=(60, 4)), y)
+    local = SoftmaxRegression().fit(X, y)
+    chunks = (70, 130)
+    for there in (da.from_array(X, chunks=(chunks, 2)), sparse_blocks(X, chunks)):
+        for method in ("decision_function", "predict_proba", "predict_log_proba", "predict"):
+            answer, expected = getattr(model, method)(there), getattr(model, method)(X)
+            assert isinstance(answer, da.Array)
+            assert answer.chunks[0] == chunks
+            assert answer.shape == expected.shape
+            assert answer.dtype == expected.dtype
+            np.testing.assert_allclose(answer.compute(), expected, atol=1e-12)
+        weight = np.arange(200.0)
+        assert model.score(there, y) == pytest.approx(local.score(X, y))
+        assert model.score(there, da.from_array(y, chunks=50), weight) == pytest.approx(local.score(X, y, weight))
+    assert model.predict(da.from_array(X, chunks=((70, 0, 130), 4))).compute().shape == (200,)
+    np.testing.assert_array_equal(model.predictor().predict_proba(X[0]), model.predict_proba(X[:1])[0])
+
+
+def test_data_that_do_not_fit_are_read_anew_for_every_pass(monkeypatch):
+    X, y = problem()
+    reads = []
+
+    def read(part):
+        reads.append(len(part))
+        return part
+
+    kept = DaskSoftmaxRegression().fit(da.from_array(X, chunks=(100, 8)), y)
+    monkeypatch.setattr("csoftmax.dask.SHARE", 0.0)
+    blocks = [dask.delayed(read)(part) for part in np.split(X, 9)]
+    labels = [dask.delayed(np.asarray)(part) for part in np.split(y, 9)]
+    model = DaskSoftmaxRegression().fit(blocks, labels)
+    np.testing.assert_allclose(model.coef_, kept.coef_, atol=1e-10)
+    assert len(reads) > 9 * model.fit_report_.n_passes
+    monkeypatch.undo()
+    reads.clear()
+    DaskSoftmaxRegression().fit(blocks, labels)
+    assert len(reads) <= 18
+
+
+def test_persisted_data_are_not_moved(client):
+    X, y = problem(2000)
+    there, labels = client.persist([da.from_array(X, chunks=(100, 8)), da.from_array(y, chunks=100)])
+    distributed.wait([there, labels])
+    local = SoftmaxRegression().fit(X, y)
+    np.testing.assert_allclose(
+        DaskSoftmaxRegression().fit(there, labels).coef_, local.coef_, atol=1e-8 * abs(local.coef_).max()
+    )
+
+
+def test_a_fit_continues_and_may_be_stopped_and_warns(client):
+    X, y = problem()
+    there = da.from_array(X, chunks=(200, 8))
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        model = DaskSoftmaxRegression(max_iter=2, warm_start=True).fit(there, y)
+    first = model.fit_report_.objective
+    model.set_params(max_iter=1000).fit(there, y)
+    assert model.fit_report_.objective < first
+    model.set_params(warm_start=False, callback=lambda iteration, *_: iteration == 3).fit(there, y)
+    assert model.n_iter_[0] == 3
+
+
+# ---- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def changed(X, **change):
+    blocks = [dask.delayed(np.array)(part) for part in np.split(X, 3)]
+    blocks[2] = dask.delayed(change["by"])(blocks[2])
+    return blocks
+
+
+def spoilt(part):
+    part[7, 1] = np.nan
+    return part
+
+
+def missing_file(part):
+    raise OSError("the file is shorter than it was")
+
+
+@pytest.mark.parametrize(
+    ("by", "error", "words"),
+    [
+        (lambda part: part[:, :3], ValueError, "block 2 and block 0.*columns 3 and 4"),
+        (lambda part: part.astype(np.float32), ValueError, "block 2 and block 0.*dtype float32 and float64"),
+        (scipy.sparse.csr_array, ValueError, "block 2 and block 0.*format sparse and dense"),
+        (spoilt, ValueError, "block 2: X contains nan at row 7, column 1"),
+        (lambda part: part[:5], ValueError, "block 2: y has 100 values and X has 5 rows"),
+        (lambda part: part.astype(str), ValueError, "block 2: X has dtype"),
+        (missing_file, OSError, "shorter"),
+    ],
+)
+@pytest.mark.parametrize("fitted", [False, True])
+def test_errors_name_the_block_and_leave_the_estimator_as_it_was(anywhere, by, error, words, fitted):
+    X, y = overlapping(300, 4, 3)
+    labels = [dask.delayed(np.array)(part) for part in np.split(y, 3)]
+    model = DaskSoftmaxRegression()
+    if fitted:
+        model.fit(np.split(X, 3) and [dask.delayed(np.array)(part) for part in np.split(X, 3)], labels)
+    before = dict(vars(model))
+    with pytest.raises(error, match=words):
+        model.fit(changed(X, by=by), labels)
+    assert vars(model) == before
+
+
+def test_arguments_that_make_no_sense(anywhere):
+    X, y = overlapping(100, 4, 3)
+    there = da.from_array(X, chunks=(50, 4))
+    model = DaskSoftmaxRegression()
+    for data, target, weight, error, words in (
+        (X, y, None, TypeError, "ndarray: expected a dask array"),
+        (there, y[:-1], None, ValueError, "y has shape .99,. and X has 100 rows"),
+        (there, da.from_array(y[:-1], chunks=50), None, ValueError, "y has 99 values"),
+        (unknown(there), y, None, ValueError, "lengths of the blocks of X are unknown"),
+        (unknown(there), unknown(da.from_array(y, chunks=25)), None, ValueError, "y has 4 blocks and X has 2"),
+        (there[:, 0], y, None, ValueError, "dimension"),
+        (there, np.zeros(100), None, ValueError, "only one class"),
+        (there, np.linspace(0, 1, 100), None, ValueError, "block [01]: y has the value"),
+        (there, [None, *y[1:]], None, ValueError, "block 0: y contains a missing value"),
+        (
+            there,
+            [dask.delayed(y[:50].astype)(str), dask.delayed(y[50:])],
+            None,
+            ValueError,
+            "kind of labels numbers and",
+        ),
+        (there, da.zeros((100, 2), chunks=50), None, ValueError, "y has 2 columns"),
+        (there, y, np.zeros(100), ValueError, "no rows of positive weight"),
+        (there, y, -np.ones(100), ValueError, "block [01]: sample_weight has the negative value"),
+        (there, y, np.ones(99), ValueError, "sample_weight"),
+    ):
+        with pytest.raises(error, match=words):
+            model.fit(data, target, weight)
+        assert not hasattr(model, "coef_")
+    with pytest.raises(ValueError, match="l1_ratio"):
+        DaskSoftmaxRegression(l1_ratio=2.0).fit(there, y)
+    columns = da.concatenate([unknown(there.T).T, there], axis=1)
+    with pytest.raises(ValueError, match="widths are unknown"):
+        model.fit(columns, y)
+
+
+def test_without_the_client_that_holds_the_data(cluster):
+    X, y = overlapping(100, 4, 3)
+    with distributed.Client(cluster) as client:
+        there = client.persist(da.from_array(X, chunks=(50, 4)))
+        distributed.wait(there)
+    with pytest.raises(RuntimeError, match="no client"):
+        DaskSoftmaxRegression().fit(there, y)
+
+
+# ---- workers die ----------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_changes_nothing():
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((4, 10))
+
+    def make(seed):
+        of_block = np.random.default_rng(seed)
+        labels = of_block.integers(4, size=20_000)
+        return labels, centres[labels] + 2 * of_block.standard_normal((20_000, 10))
+
+    made = [dask.delayed(make)(seed) for seed in range(9)]
+    X, y = [pair[1] for pair in made], [pair[0] for pair in made]
+    # Nannies start a worker that died again.
+    with (
+        distributed.LocalCluster(n_workers=3, threads_per_worker=1, **QUIET) as workers,
+        distributed.Client(workers) as client,
+    ):
+        expected = DaskSoftmaxRegression(tol=1e-8).fit(X, y).coef_
+        began = time.perf_counter()
+        DaskSoftmaxRegression(tol=1e-8).fit(X, y)
+        seconds = time.perf_counter() - began
+        n_killed = 0
+        for attempt in range(20):
+            client.wait_for_workers(3)
+            victim = list(client.run(os.getpid).values())[attempt % 3]
+            timer = threading.Timer((n_killed + 0.5) / 6 * seconds, os.kill, (victim, signal.SIGKILL))
+            timer.start()
+            model = DaskSoftmaxRegression(tol=1e-8).fit(X, y)
+            in_time = timer.finished.is_set()
+            timer.cancel()
+            np.testing.assert_allclose(model.coef_, expected, rtol=0, atol=1e-10)
+            n_killed += in_time
+            if n_killed == 5:
+                break
+        assert n_killed == 5
