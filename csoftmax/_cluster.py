@@ -21,31 +21,39 @@ from dask.delayed import Delayed, delayed
 from . import _validation as gate
 from ._curvature import Sample, StoredRows
 from ._frames import feature_names
-from ._passes import PLAIN, ColumnRanges, Standard, n_entries
+from ._passes import PLAIN, ColumnRanges, LossPass, Standard, n_bytes, n_entries
 from ._rows import LocalRows, Scaling, TrainingRows
-from ._typing import Array, DType, Float64, Rows
+from ._typing import Array, Codes, DType, Float64, Rows
 
 FAN_IN = 4  # answers that one task, or the client, adds up
 INLINE = (
     2**20
 )  # bytes that a client sends as they are; of more, one copy goes to the cluster, and from worker to worker
 
-Part = list[LocalRows]
-
 
 # ---- on the workers -------------------------------------------------------------------------------------------------
 
 
-class Block(NamedTuple):
-    """A chunk of the data that went through the gate: rows of positive weight."""
+class Part(list[LocalRows]):
+    """Rows of several blocks, and workspaces for passes, of which there is one for each task at a time."""
 
-    X: Rows
-    labels: Array
-    weight: Float64
-    names: Array | None
+    def __init__(self, blocks: Iterable[LocalRows]) -> None:
+        super().__init__(blocks)
+        self._idle: list[list[LossPass]] = []
 
-    def __sizeof__(self) -> int:
-        return _n_bytes(self.X) + self.labels.nbytes + self.weight.nbytes
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Part, (list(self),)
+
+    @contextmanager
+    def passes(self) -> Iterator[list[LossPass]]:
+        """A pass for every block; they share their memory and the coefficients of the first."""
+        if self._idle:
+            passes = self._idle.pop()
+        else:
+            passes = [self[0].passes()]
+            passes += [rows.passes(passes[0]) for rows in self[1:]]
+        yield passes
+        self._idle.append(passes)
 
 
 class Summary(NamedTuple):
@@ -61,6 +69,18 @@ class Summary(NamedTuple):
     counts: npt.NDArray[np.intp]  # rows of each class
     totals: Float64  # their weight
     lightest: Float64  # the least weight of one
+
+
+class Block(NamedTuple):
+    """A chunk of the data that went through the gate: rows of positive weight; labels as numbers of its classes."""
+
+    X: Rows
+    codes: Codes
+    weight: Float64
+    summary: Summary
+
+    def __sizeof__(self) -> int:
+        return n_bytes(self.X) + self.codes.nbytes + self.weight.nbytes
 
 
 @contextmanager
@@ -81,38 +101,34 @@ def read_block(number: int, X: Any, y: Any, sample_weight: Any) -> Block:
         weight = gate.as_weights(sample_weight, table.shape[0])
         matrix = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
         gate.check_finite(matrix, "X")
-    keep = weight > 0
-    if not keep.all():
-        matrix, labels, weight = matrix[keep], labels[keep], weight[keep]
-    return Block(matrix, labels, weight, names)
-
-
-def summarise(block: Block) -> Summary:
-    """What a client needs to know of a block."""
-    X, weight = block.X, block.weight
-    classes, codes = np.unique(block.labels, return_inverse=True)
+        keep = weight > 0
+        if not keep.all():
+            matrix, labels, weight = matrix[keep], labels[keep], weight[keep]
+        classes, codes = gate.distinct(labels)
     counts, totals = np.bincount(codes, minlength=len(classes)), np.bincount(codes, weight, len(classes)).astype(float)
     lightest = np.full(len(classes), np.inf)
     np.minimum.at(lightest, codes, weight)
-    kind = n_entries(X), _n_bytes(X), X.dtype, not isinstance(X, np.ndarray)
-    return Summary(X.shape[1], *kind, block.names, classes, counts, totals, lightest)
+    kind = n_entries(matrix), n_bytes(matrix), matrix.dtype, not isinstance(matrix, np.ndarray)
+    return Block(matrix, codes, weight, Summary(matrix.shape[1], *kind, names, classes, counts, totals, lightest))
 
 
-def _n_bytes(X: Rows) -> int:
-    return int(X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes + X.indptr.nbytes)
+def summaries(blocks: list[Block]) -> list[Summary]:
+    """What a client needs to know of these blocks."""
+    return [block.summary for block in blocks]
 
 
 def make_part(blocks: list[Block], classes: Array, factors: Float64, total: float, n_threads: int | None) -> Part:
     """Rows to learn from; labels that are not among the classes have no weight."""
     n_threads = n_threads or _worker_threads()
-    part = []
-    for block in blocks:
-        codes = np.minimum(np.searchsorted(classes, block.labels), len(classes) - 1)
-        keep = classes[codes] == block.labels
-        X, weight = block.X, block.weight
-        if not keep.all():
+    part = Part([])
+    for X, codes, weight, summary in blocks:
+        number = np.minimum(np.searchsorted(classes, summary.classes), len(classes) - 1)
+        known = classes[number] == summary.classes
+        if not known.all():
+            keep = known[codes]
             X, codes, weight = X[keep], codes[keep], weight[keep]
-        part.append(LocalRows(X, codes.astype(np.int32), weight * factors[codes], len(classes), n_threads, total))
+        weight = weight * factors[number][codes]
+        part.append(LocalRows(X, number.astype(np.int32)[codes], weight, len(classes), n_threads, total))
     return part
 
 
@@ -128,26 +144,37 @@ def _worker_threads() -> int:
 
 def part_in_float64(part: Part) -> Part:
     """The same with copies."""
-    return [rows.in_float64() for rows in part]
+    return Part(rows.in_float64() for rows in part)
 
 
-# What may be asked of the rows of a block, besides their own methods.
+def _loss_gradient(part: Part, coef: Float64, intercept: Float64) -> tuple[Any, ...]:
+    with part.passes() as passes:
+        passes[0].take(coef, intercept)
+        answers = []
+        for one in passes:
+            by_coef, by_intercept = np.empty_like(coef), np.empty_like(intercept)
+            answers.append((one.loss_gradient(by_coef, by_intercept), by_coef, by_intercept))
+    return _add(answers)
 
 
-def _loss_gradient(rows: LocalRows, coef: Float64, intercept: Float64) -> tuple[Any, ...]:
-    return rows.passes()(coef, intercept)
+def _spread(part: Part, coef: Float64, intercept: Float64, center: Float64) -> tuple[Any, ...]:
+    with part.passes() as passes:
+        passes[0].take(coef, intercept)
+        answers = []
+        for one in passes:
+            by_coef, by_intercept = np.empty_like(coef), np.empty_like(intercept)
+            one.spread(center, by_coef, by_intercept, PLAIN)
+            answers.append((by_coef, by_intercept))
+    return _add(answers)
 
 
-def _spread(rows: LocalRows, coef: Float64, intercept: Float64, center: Float64) -> tuple[Any, ...]:
-    passes, by_coef, by_intercept = rows.passes(), np.empty_like(coef), np.empty_like(intercept)
-    passes.take(coef, intercept)
-    passes.spread(center, by_coef, by_intercept, PLAIN)
-    return by_coef, by_intercept
+def _add(answers: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(reduce(lambda one, other: one + other, each) for each in zip(*answers, strict=True))
 
 
-QUESTIONS: dict[str, Callable[..., tuple[Any, ...]]] = {
-    "loss_gradient": _loss_gradient,
-    "spread": _spread,
+# What may be asked of a part, or of the samples of one; how the answers of several are combined, if not by addition.
+OF_PARTS: dict[str, Callable[..., tuple[Any, ...]]] = {"loss_gradient": _loss_gradient, "spread": _spread}
+OF_BLOCKS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "column_ranges": LocalRows.column_ranges,
     "column_spread": lambda rows, columns: (rows.column_spread(columns),),
     "lengths": lambda rows, scaling: ([rows.length(scaling)],),
@@ -158,12 +185,6 @@ QUESTIONS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "squares": lambda sample, theta: (sample.squares(theta),),
     "hessian": lambda stored, theta, active: (stored.hessian(theta, active),),
 }
-
-
-def _add(answers: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    return tuple(reduce(lambda one, other: one + other, each) for each in zip(*answers, strict=True))
-
-
 COMBINE: dict[str, Callable[[list[tuple[Any, ...]]], tuple[Any, ...]]] = {
     "column_ranges": ColumnRanges.join,
     "margins": lambda answers: (min(least for least, _ in answers), sum(total for _, total in answers)),
@@ -172,7 +193,9 @@ COMBINE: dict[str, Callable[[list[tuple[Any, ...]]], tuple[Any, ...]]] = {
 
 def ask(part: Sequence[Any], what: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The answer of all blocks of a part."""
-    return combine(what, [QUESTIONS[what](rows, *arguments) for rows in part])
+    if what in OF_PARTS:
+        return OF_PARTS[what](part, *arguments)
+    return combine(what, [OF_BLOCKS[what](rows, *arguments) for rows in part])
 
 
 def combine(what: str, answers: list[tuple[Any, ...]]) -> tuple[Any, ...]:
@@ -201,8 +224,19 @@ def _no_penalty(scaling: Scaling) -> Float64:
 
 
 def task(function: Callable[..., Any], *arguments: Any) -> Delayed:
-    """A call that Dask will make; each has a name of its own, so that nothing is taken for what it is not."""
-    return delayed(function, pure=False)(*arguments, dask_key_name=f"csoftmax_{function.__name__}-{uuid4().hex}")
+    """A call that Dask will make; it has a name of its own, so that nothing is taken for what it is not."""
+    (made,) = tasks(function, [arguments])
+    return made
+
+
+def tasks(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Delayed]:
+    """Calls that belong together.
+
+    They have a group of their own: of a group with more tasks than threads, and few inputs, Dask takes it that the
+    inputs may as well be moved.
+    """
+    call, name = delayed(function, pure=False), f"csoftmax_{function.__name__}-{uuid4().hex}"
+    return [call(*arguments, dask_key_name=(name, number)) for number, arguments in enumerate(calls)]
 
 
 def constant(value: Any) -> Delayed:
@@ -237,9 +271,9 @@ class Parts:
         """The answer of all rows."""
         size = sum(argument.nbytes for argument in arguments if isinstance(argument, np.ndarray))
         given = arguments if size * len(self.parts) <= INLINE else constant(arguments)
-        nodes = [task(ask, part, what, given) for part in self.parts]
+        nodes = tasks(ask, [(part, what, given) for part in self.parts])
         while len(nodes) > FAN_IN:
-            nodes = [task(combine, what, nodes[i : i + FAN_IN]) for i in range(0, len(nodes), FAN_IN)]
+            nodes = tasks(combine, [(what, nodes[i : i + FAN_IN]) for i in range(0, len(nodes), FAN_IN)])
         client = current_client()
         if client is None:
             return combine(what, list(dask.compute(*nodes, optimize_graph=False)))
@@ -249,7 +283,7 @@ class Parts:
 
     def each(self, function: Callable[..., Any], *arguments: list[Any]) -> "Parts":
         """What a function makes of each part, with its own argument of every list."""
-        return Parts([task(function, *of_part) for of_part in zip(self.parts, *arguments, strict=True)])
+        return Parts(tasks(function, zip(self.parts, *arguments, strict=True)))
 
 
 class ClusterRows(TrainingRows):

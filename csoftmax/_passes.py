@@ -39,6 +39,11 @@ def n_entries(X: Rows) -> int:
     return int(X.size if isinstance(X, np.ndarray) else X.nnz)
 
 
+def n_bytes(X: Rows) -> int:
+    """Memory of X."""
+    return int(X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes + X.indptr.nbytes)
+
+
 class Plan(NamedTuple):
     """How a pass over the rows of X, with so many columns, is cut, and how its coefficients are packed."""
 
@@ -118,6 +123,9 @@ class LossPass:
     n_threads : int
     tiled : bool or None
         Force register tiles or BLAS; None chooses by the shape.
+    like : LossPass, optional
+        One for as many features and columns, whose memory is used if it is enough: the two take the same coefficients,
+        and never run at the same time.
     """
 
     def __init__(
@@ -128,17 +136,23 @@ class LossPass:
         n_columns: int,
         n_threads: int,
         tiled: bool | None = None,
+        like: "LossPass | None" = None,
     ) -> None:
         n, d = X.shape
         self.y, self.weight, self._n_columns = y, weight, n_columns
         self.plan = plan = Plan.of(X, n_columns, tiled)
-        workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
+        self._workers = workers = min(n_threads, plan.n_chunks) if plan.threaded else 1
         entries = n_entries(X)
         apart = _core.make_a_sum(n // plan.n_chunks, entries // plan.n_chunks, d)
         size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize, plan.layout["size"] if apart else 0)
-        self._work = [np.empty(size, X.dtype) for _ in range(workers)]
-        self._packed = plan.packed(1, X.dtype)[0]
-        self._gradients = plan.packed(plan.n_chunks, X.dtype)
+        self._packed: Array
+        self._gradients: Array
+        if like is not None and like._holds(plan, workers, size):
+            self._work, self._packed, self._gradients = like._work, like._packed, like._gradients[: plan.n_chunks]
+        else:
+            self._work = [np.empty(size, X.dtype) for _ in range(workers)]
+            self._packed = plan.packed(1, X.dtype)[0] if like is None else like._packed
+            self._gradients = plan.packed(plan.n_chunks, X.dtype)
         self._losses = np.empty(plan.n_chunks)
         self.keeps_scores, self._kept = False, np.empty(0, X.dtype)
         # Many coefficients are packed in threads too.
@@ -155,6 +169,11 @@ class LossPass:
         self.workspace_bytes: int = sum(
             part.nbytes for part in (*self._work, self._packed, self._gradients, self._losses)
         )
+
+    def _holds(self, plan: Plan, workers: int, size: int) -> bool:
+        """Whether the memory is enough for another pass; what its work has more would change float32 sums."""
+        enough = len(self._work) >= workers and len(self._gradients) >= plan.n_chunks
+        return enough and len(self._work[0]) == size and plan.layout == self.plan.layout
 
     def __call__(self, coef: Array, intercept: Array) -> tuple[float, Float64, Float64]:
         """Loss, and its gradients by coef (K, d) and intercept (K,), both C-contiguous; the gradients are float64."""
@@ -193,11 +212,11 @@ class LossPass:
     def _for_chunks(self, do: Callable[[int, int, Array], None]) -> None:
         """do(first, last, work) for all chunks, in threads."""
         # One thread does all chunks in one call: it holds the GIL only between passes.
-        together = self.plan.n_chunks if len(self._work) == 1 else 1
+        together = self.plan.n_chunks if self._workers == 1 else 1
         run(
             lambda item, worker: do(item * together, (item + 1) * together, self._work[worker]),
             self.plan.n_chunks // together,
-            len(self._work),
+            self._workers,
         )
 
     def spread(self, center: Float64, by_coef: Float64, by_intercept: Float64, standard: Standard) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import _core
 from ._curvature import RowSums, Sample, StoredRows, StoredSums
-from ._passes import ColumnRanges, Columns, LossPass, Passes, column_ranges, column_spread, n_entries
+from ._passes import ColumnRanges, Columns, LossPass, Passes, column_ranges, column_spread, n_bytes, n_entries
 from ._typing import Codes, DType, Float64, Rows
 from ._validation import require_memory
 
@@ -90,6 +90,10 @@ class LocalRows(TrainingRows):
         self.class_shares: Float64 = np.bincount(y, weights=self.weight, minlength=n_classes).astype(float)
         self.least_weight = float(self.weight.min(initial=np.inf))
 
+    def __sizeof__(self) -> int:
+        """Of the data as well: Dask weighs with it whether to move them."""
+        return n_bytes(self.X) + self.y.nbytes + self.weight.nbytes
+
     def in_float64(self) -> "LocalRows":
         """The same, with a copy of X."""
         require_memory(
@@ -115,9 +119,9 @@ class LocalRows(TrainingRows):
         """The second one."""
         return column_spread(self.X, self.weight, columns, self.n_threads)
 
-    def passes(self) -> LossPass:
+    def passes(self, like: LossPass | None = None) -> LossPass:
         """What computes the loss and its gradient."""
-        return LossPass(self.X, self.y, self.weight, self.n_columns, self.n_threads)
+        return LossPass(self.X, self.y, self.weight, self.n_columns, self.n_threads, like=like)
 
     def margins(self, coef: Float64, intercept: Float64) -> tuple[float, float]:
         """By how much the score of the own class of a row exceeds the best other: the least, below 0, and the sum."""

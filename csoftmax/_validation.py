@@ -312,16 +312,29 @@ def _one_column(y: Any) -> Any:
 
 def encode_labels(labels: Array) -> tuple[Array, Codes]:
     """(sorted distinct labels, int32 code of each label)."""
+    classes, codes = distinct(labels)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y has only one class, {classes[0]!r} (rows of zero weight do not count): expected at least two classes"
+        )
+    return classes, codes
+
+
+def distinct(labels: Array) -> tuple[Array, Codes]:
+    """The same for any number of classes; whole numbers that lie close together are counted, not sorted."""
+    if labels.dtype.kind in "iu" and len(labels):
+        low, high = int(labels.min()), int(labels.max())
+        if high - low < len(labels) and high <= np.iinfo(np.int64).max:
+            place = labels.astype(np.int64) - low
+            present = np.bincount(place) > 0
+            number = (np.cumsum(present) - 1).astype(np.int32)
+            return (np.flatnonzero(present) + low).astype(labels.dtype), number[place]
     try:
         classes, codes = np.unique(labels, return_inverse=True)
     except TypeError as error:
         raise TypeError(
             f"y mixes labels that cannot be sorted ({error}): make them one type, for instance y.astype(str)"
         ) from None
-    if len(classes) < 2:
-        raise ValueError(
-            f"y has only one class, {classes[0]!r} (rows of zero weight do not count): expected at least two classes"
-        )
     return classes, codes.astype(np.int32)
 
 

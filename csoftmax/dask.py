@@ -119,13 +119,13 @@ class DaskSoftmaxRegression(SoftmaxRegression):
 
     def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int) -> Any:
         held = _held([X, y, sample_weight])
-        rows = _delayed_rows(X, y, sample_weight)
-        blocks = [cluster.task(cluster.read_block, number, *row) for number, row in enumerate(rows)]
+        chunks = _delayed_rows(X, y, sample_weight)
+        blocks = cluster.tasks(cluster.read_block, ((number, *chunk) for number, chunk in enumerate(chunks)))
         keep = held >= len(blocks) or _fits(X.nbytes if isinstance(X, da.Array) else np.nan)
-        blocks, summaries = _summarised(blocks, keep)
+        blocks, groups, summaries = _read(blocks, keep)
         if not keep and _fits(sum(summary.n_bytes for summary in summaries)):
             keep = True
-            blocks, summaries = _summarised(blocks, keep)
+            blocks, groups, summaries = _read(blocks, keep)
         whole = _merged(summaries)
         n_classes = len(whole.classes)
         gate.require_model_memory(n_classes, whole.n_features, newton=self.solver == "newton")
@@ -140,17 +140,16 @@ class DaskSoftmaxRegression(SoftmaxRegression):
             n_entries=n_entries, classes=classes, counts=whole.counts[chosen], totals=totals, lightest=lightest
         )
         total = float(totals.sum())
-        used = [i for i, one in enumerate(summaries) if np.isin(one.classes, classes).any()]
-        groups = _groups([blocks[i] for i in used], [summaries[i].n_entries for i in used], keep)
         each = self.n_threads if keep or self.n_threads is not None else 1
         settings = [cluster.constant(value) for value in (classes, factors[chosen])]
-        parts = []
+        parts, numbers = [], []
         for group in groups:
-            with dask.annotate(**group.where):
-                members = [blocks[used[i]] for i in group.members]
-                parts.append(cluster.task(cluster.make_part, members, *settings, total, each))
-        numbers = [group.members for group in groups]
-        return _ClusterData(ClusterRows(Parts(parts), numbers, summary, total, keep), classes, whole.names)
+            if used := [i for i in group.members if np.isin(summaries[i].classes, classes).any()]:
+                with dask.annotate(**group.where):
+                    parts.append(cluster.task(cluster.make_part, [blocks[i] for i in used], *settings, total, each))
+                numbers.append(used)
+        rows = ClusterRows(Parts(parts), numbers, summary, total, keep)
+        return _ClusterData(rows, classes, whole.names)
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
@@ -182,7 +181,7 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         self._check_fitted()
         model = cluster.constant(self._local())
         rows = _delayed_rows(X, y, sample_weight)
-        counted = [cluster.task(_count_right, number, model, *row) for number, row in enumerate(rows)]
+        counted = cluster.tasks(_count_right, ((number, model, *row) for number, row in enumerate(rows)))
         right, total = np.sum(dask.compute(*counted), axis=0)
         if not total > 0:
             raise ValueError("sample_weight adds up to 0: expected weights that are not all zero")
@@ -396,24 +395,33 @@ def _fits(n_bytes: float) -> bool:
     return n_bytes <= SHARE * sum(worker["memory_limit"] or np.inf for worker in workers)
 
 
-def _summarised(blocks: list[Delayed], keep: bool) -> tuple[list[Delayed], list[Summary]]:
+def _read(blocks: list[Delayed], keep: bool) -> tuple[list[Delayed], list[_Group], list[Summary]]:
+    """The blocks, kept or not, those of each part, and what is to be known of each block."""
     if keep:
         blocks = list(dask.persist(*blocks))
-    return blocks, list(dask.compute(*(cluster.task(cluster.summarise, block) for block in blocks)))
+    groups = _groups(blocks, keep)
+    questions = cluster.tasks(cluster.summaries, (([blocks[i] for i in group.members],) for group in groups))
+    found = dict(
+        pair
+        for group, answer in zip(groups, dask.compute(*questions, optimize_graph=False), strict=True)
+        for pair in zip(group.members, answer, strict=True)
+    )
+    return blocks, groups, [found[i] for i in range(len(blocks))]
 
 
-def _groups(blocks: list[Delayed], sizes: list[int], keep: bool) -> list[_Group]:
+def _groups(blocks: list[Delayed], keep: bool) -> list[_Group]:
     """The blocks of each part: one, if they are not kept; else what a worker has, and its share of what others have."""
     client = cluster.current_client()
     if not keep:
         return [_Group([number], {}) for number in range(len(blocks))]
     if client is None:
         return [_Group(list(range(len(blocks))), {})]
-    from distributed import futures_of
+    from distributed import futures_of, wait
 
     futures = [futures_of(block)[0] for block in blocks]
-    holders = client.who_has(futures)
-    threads = client.nthreads()
+    wait(futures)
+    holders, threads, n_bytes = client.who_has(futures), client.nthreads(), client.nbytes(summary=False)
+    sizes = [n_bytes.get(future.key, 0) for future in futures]
     left = {worker: sum(sizes) * n / sum(threads.values()) for worker, n in threads.items()}
     mine: dict[str, list[int]] = {worker: [] for worker in threads}
 

@@ -1,0 +1,225 @@
+"""DaskSoftmaxRegression against a local fit on the same machine, and how far it would scale.
+
+    python benchmarks/bench_dask.py [overhead] [scaling] [model] [--rows 2000000] [--repeats 3]
+
+overhead  Two workers of one thread against one process of two, on 64 features, 10 classes and 32 chunks: seconds of
+          whole fits, taken in turns, and the bytes that a pass moves, as the scheduler and the workers count them.
+scaling   One and two workers on the same rows (strong), and on as many rows each (weak).
+model     What a pass costs besides its rows, by the number of tasks and the size of the coefficients, measured; the
+          line through it; and where more workers would stop to help.
+"""
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as Dask's workers have it
+
+import dask
+import dask.array as da
+import numpy as np
+from distributed import Client, LocalCluster, wait
+
+from csoftmax import SoftmaxRegression
+from csoftmax._cluster import Parts, task
+from csoftmax.dask import DaskSoftmaxRegression
+
+D, K, CHUNKS = 64, 10, 32
+
+
+def chunk(seed, n):
+    """Labels of overlapping classes, and features of very different size."""
+    centres = np.random.default_rng(0).standard_normal((K, D))
+    rng = np.random.default_rng(seed)
+    y = rng.integers(K, size=n)
+    return (centres[y] + 2 * rng.standard_normal((n, D))) * np.logspace(-1, 1, D), y
+
+
+def arrays(n_rows, n_chunks=CHUNKS):
+    """X and y on the cluster."""
+    n = n_rows // n_chunks
+    made = [dask.delayed(chunk)(seed, n) for seed in range(n_chunks)]
+    X = da.concatenate([da.from_delayed(pair[0], (n, D), float) for pair in made])
+    y = da.concatenate([da.from_delayed(pair[1], (n,), np.int64) for pair in made])
+    X, y = dask.persist(X, y)
+    wait([X, y])
+    return X, y
+
+
+def timed(model, X, y):
+    began = time.perf_counter()
+    model.fit(X, y)
+    return time.perf_counter() - began, model
+
+
+def cluster(n_workers):
+    return LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=":0", memory_limit="8GiB")
+
+
+# ---- what is moved ----------------------------------------------------------------------------------------------------
+
+
+def moved(client):
+    """Bytes so far: messages to workers, messages from them, and data that they sent."""
+
+    def to_workers(dask_scheduler):
+        return sum(stream.byte_count for stream in dask_scheduler.stream_comms.values())
+
+    def by_worker(dask_worker):
+        return dask_worker.batched_stream.byte_count, dask_worker.transfer_outgoing_bytes_total
+
+    messages, data = np.sum(list(client.run(by_worker).values()), axis=0)
+    return np.array([client.run_on_scheduler(to_workers), messages, data], float)
+
+
+def bytes_of_a_pass(client, X, y, passes=50):
+    """Bytes for each worker and pass, in units of the coefficients; of a gradient, and of a curvature model."""
+    rows = DaskSoftmaxRegression()._check_data(X, y, None, 1).all_rows
+    loss, n_workers = rows.passes(), len(client.nthreads())
+    loss.take(np.zeros((K, D)), np.zeros(K))
+    by_coef, by_intercept = np.empty((K, D)), np.empty(K)
+    unit = 8 * K * D * n_workers
+    loss.loss_gradient(by_coef, by_intercept)
+    time.sleep(1)
+    before = moved(client)
+    for _ in range(passes):
+        loss.loss_gradient(by_coef, by_intercept)
+    time.sleep(1)
+    gradient = (moved(client) - before) / passes / unit
+    return gradient, n_workers
+
+
+# ---- the three ----------------------------------------------------------------------------------------------------------
+
+
+def overhead(n_rows, repeats):
+    pairs = [chunk(seed, n_rows // CHUNKS) for seed in range(CHUNKS)]
+    here = np.concatenate([X for X, _ in pairs]), np.concatenate([y for _, y in pairs])
+    del pairs
+    with cluster(2) as workers, Client(workers) as client:
+        there = arrays(n_rows)
+        local, lazy = [], []
+        for _ in range(repeats):
+            local.append(timed(SoftmaxRegression(n_threads=2), *here))
+            lazy.append(timed(DaskSoftmaxRegression(), *there))
+        difference = abs(local[0][1].coef_ - lazy[0][1].coef_).max()
+        one, other = np.median([seconds for seconds, _ in local]), np.median([seconds for seconds, _ in lazy])
+        report = lazy[0][1].fit_report_
+        print(f"\n{n_rows} x {D}, K={K}, {CHUNKS} chunks; {report.n_iter} iterations, {report.n_passes} passes\n")
+        print("| one process, two threads, s | two workers of one thread, s | ratio | largest difference of coef_ |")
+        print("|---|---|---|---|")
+        print(f"| {one:.2f} | {other:.2f} | {other / one:.2f} | {difference:.1e} |")
+        gradient, n_workers = bytes_of_a_pass(client, *there)
+        before = moved(client)
+        fit = timed(DaskSoftmaxRegression(), *there)[1].fit_report_
+        time.sleep(1)
+        whole = (moved(client) - before).sum() / (8 * K * D * n_workers)
+        print("\n| to each worker | from it, messages | from it, data | a gradient pass in all | a whole fit |")
+        print("|---|---|---|---|---|")
+        cells = [f"{value:.2f}" for value in (*gradient, gradient.sum())]
+        rest = whole - fit.n_passes * gradient.sum()
+        print(f"| {' | '.join(cells)} | {whole:.0f}, of which {rest:.0f} are not of gradient passes |")
+        print(f"\nIn units of the coefficients, {8 * K * D} bytes.")
+
+
+def scaling(n_rows, repeats):
+    print("\n| rows | workers | seconds of a fit | passes | ms of a pass | speed-up | efficiency |")
+    print("|---|---|---|---|---|---|---|")
+    base = {}
+    for n_workers in (1, 2):
+        with cluster(n_workers) as workers, Client(workers):
+            for kind, n in (("strong", n_rows), ("weak", n_rows // 2 * n_workers)):
+                there = arrays(n)
+                fits = [timed(DaskSoftmaxRegression(), *there) for _ in range(repeats)]
+                seconds, passes = np.median([s for s, _ in fits]), fits[0][1].fit_report_.n_passes
+                each = seconds / passes
+                base.setdefault(kind, each)
+                gain = base[kind] / each * (1 if kind == "strong" else n_workers)
+                print(
+                    f"| {n}, {kind} | {n_workers} | {seconds:.2f} | {passes} | {1e3 * each:.1f} | {gain:.2f} | "
+                    f"{gain / n_workers:.0%} |"
+                )
+
+
+def model(n_rows, repeats):
+    """T(p) = rows / p * row + latency + p * task + log4(p) * (level + bytes / bandwidth)."""
+    times = {}
+    with cluster(2) as workers, Client(workers) as client:
+        for n_parts in (1, 2, 4, 16, 64, 256):
+            for size in (640, 2**17, 2**20):
+                if n_parts * size > 2**24:
+                    continue
+                parts = Parts([task(_nothing) for _ in range(n_parts)]).kept()
+                argument = np.zeros(size)
+                asked = []
+                for _ in range(12):
+                    began = time.perf_counter()
+                    parts.ask("squares", argument)
+                    asked.append(time.perf_counter() - began)
+                times[n_parts, size] = float(np.median(asked[2:]))
+        there = arrays(n_rows)
+        rows = DaskSoftmaxRegression()._check_data(*there, None, 1).all_rows
+        loss = rows.passes()
+        loss.take(np.zeros((K, D)), np.zeros(K))
+        by_coef, by_intercept = np.empty((K, D)), np.empty(K)
+        asked = []
+        for _ in range(10):
+            began = time.perf_counter()
+            loss.loss_gradient(by_coef, by_intercept)
+            asked.append(time.perf_counter() - began)
+        del client
+    print("\n| parts | ms, coefficients of 5 kB | 1 MB | 8 MB |\n|---|---|---|---|")
+    for n_parts in sorted({n for n, _ in times}):
+        cells = [
+            f"{1e3 * times[n_parts, size]:.1f}" if (n_parts, size) in times else "" for size in (640, 2**17, 2**20)
+        ]
+        print(f"| {n_parts} | {' | '.join(cells)} |")
+    # Least squares of the fixed costs: a constant, one for each task, one for each level of the tree, one for each byte.
+    design = [[1, n, _levels(n), 8 * size * min(n, 2 + _levels(n))] for n, size in times]
+    cost = np.linalg.lstsq(np.array(design), np.array(list(times.values())), rcond=None)[0]
+    cost = np.maximum(cost, 0)
+    row = 2 * (np.median(asked) - times[2, 640]) / n_rows  # seconds of one worker
+    print(
+        f"\nA pass: {1e9 * row:.0f} ns a row, {1e3 * cost[0]:.1f} ms, {1e3 * cost[1]:.2f} ms a task, "
+        f"{1e3 * cost[2]:.1f} ms a level, {1e-6 / max(cost[3], 1e-15):.0f} MB/s"
+    )
+    print("\n| rows | coefficients | 1 | 10 | 100 | 1000 workers | best number |\n|---|---|---|---|---|---|---|")
+    for n in (1e8, 1e9, 1e10):
+        for size in (640, 2**17):
+            each = row * size / 640
+
+            def seconds(p, n=n, size=size, each=each):
+                return n * each / p + cost @ [1, p, _levels(p), 8 * size * (2 + _levels(p))]
+
+            cells = [f"{seconds(p):.3g} s ({seconds(1) / seconds(p) / p:.0%})" for p in (1, 10, 100, 1000)]
+            grid = np.unique(np.logspace(0, 4, 200).astype(int))
+            best = grid[np.argmin([seconds(p) for p in grid])]
+            print(f"| {n:.0e} | {8 * size / 1e6:.3g} MB | {' | '.join(cells)} | {best} |")
+
+
+def _nothing():
+    """A part whose answer is as large as the question."""
+    return [_Echo()]
+
+
+class _Echo:
+    def squares(self, theta):
+        return theta
+
+
+def _levels(n_parts):
+    return int(np.ceil(np.log(max(n_parts, 1)) / np.log(4) - 1e-9))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", nargs="*", choices=["overhead", "scaling", "model", []], default=[])
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    for name in options.what or ["overhead", "scaling", "model"]:
+        {"overhead": overhead, "scaling": scaling, "model": model}[name](options.rows, options.repeats)
+
+
+if __name__ == "__main__":
+    main()
