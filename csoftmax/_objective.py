@@ -20,15 +20,16 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from . import _core, _linalg
+from . import _linalg
 from ._curvature import Sample, StoredRows
-from ._passes import LossPass, Standard, column_moments, n_entries
+from ._mapped import Mapped, is_dense, is_mapped, readable
+from ._passes import LossPass, Standard, column_moments, n_entries, row_lengths
 from ._typing import Array, Codes, Float64, Rows
 from ._validation import require_memory
 
 # float32 data whose columns lie further from zero, in standard deviations, are computed in float64.
 OFFSET_FLOAT32 = 1e3
-# What a solver may use, bytes; if X is larger than 20 times this, a twentieth of X.
+# What a solver may use, bytes; if X is in memory and larger than 20 times this, a twentieth of X.
 MEMORY = 2**28
 
 
@@ -73,7 +74,10 @@ class Objective:
         mean, deviation = column_moments(X, weight, n_threads)
         if standardise and X.dtype == np.float32 and np.any(abs(mean) > OFFSET_FLOAT32 * deviation):
             # x w and the intercept would cancel to less than float32 holds.
-            require_memory(8 * n_entries(X), f"a float64 copy of X, shape {X.shape}, whose columns lie far from zero,")
+            if not isinstance(X, Mapped):
+                require_memory(
+                    8 * n_entries(X), f"a float64 copy of X, shape {X.shape}, whose columns lie far from zero,"
+                )
             X, weight = X.astype(np.float64), weight.astype(np.float64)
         self.precision = float(np.finfo(X.dtype).eps)
         rms = np.hypot(mean, deviation)
@@ -91,7 +95,7 @@ class Objective:
         self._intercept, self._by_intercept = np.zeros(self.n_columns), np.zeros(self.n_columns)
         self.n_rows, self.n_coordinates = X.shape[0], d + fit_intercept
         self.n_entries = n_entries(X) + self.n_rows * fit_intercept
-        self.sparse = not isinstance(X, np.ndarray)
+        self.sparse = not is_dense(X)
         self.size = self.n_columns * self.n_coordinates
         # Multiplications of a pass; one with few columns takes as long as one with 8.
         self.work = 4 * self.n_entries * max(self.n_columns, 8) + 1e6
@@ -99,7 +103,7 @@ class Objective:
         self.penalise(C, l1_ratio)
         self._sample: tuple[int, Sample] | None = None  # the last one, and how many rows it was asked for
         self.n_passes = 0
-        self.memory = max(MEMORY, n_entries(X) * X.dtype.itemsize // 20)
+        self.memory = MEMORY if is_mapped(X) else max(MEMORY, n_entries(X) * X.dtype.itemsize // 20)
 
     @property
     def workspace_bytes(self) -> int:
@@ -202,7 +206,7 @@ class Objective:
         rows = np.ones((len(chosen), d + self.fit_intercept))
         for start in range(0, len(chosen), 1024):
             part = slice(start, start + 1024)
-            some = self._X[chosen[part]]
+            some = readable(self._X, chosen[part])
             dense = some if isinstance(some, np.ndarray) else some.toarray()
             rows[part, :d] = (dense - self._center) * self._inverse_scale
         return Sample(rows, weight, self.penalty, self._n_threads)
@@ -213,7 +217,7 @@ class Objective:
             X, weight = self._X, self._weight.astype(np.float64, copy=False)
         else:
             chosen, weight = self._choose(n_rows)
-            X = self._X[chosen]
+            X = readable(self._X, chosen)
         scale = self._center, self._inverse_scale
         return StoredRows(X, weight, *scale, self.penalty, self.fit_intercept, self._n_threads)
 
@@ -252,14 +256,13 @@ class Objective:
 
     def _row_lengths(self) -> Float64:
         """Squared length of each row in standardised coordinates, without the intercept."""
+        if is_dense(self._X):
+            return row_lengths(self._X, self._center, self._inverse_scale, self._n_threads)
         length = np.empty(self.n_rows)
-        if isinstance(self._X, np.ndarray):
-            _core.row_lengths(self._X, self._center, self._inverse_scale, length)
-            return length
         # Of the entries, against that of a row without any.
         empty = self._center * self._inverse_scale
         for start in range(0, self.n_rows, 4096):
-            part = self._X[start : start + 4096]
+            part = readable(self._X, slice(start, start + 4096))
             change = ((part.data - self._center[part.indices]) * self._inverse_scale[part.indices]) ** 2
             running = np.append(0.0, np.cumsum(change - empty[part.indices] ** 2))
             length[start : start + 4096] = np.diff(running[part.indptr])
@@ -391,7 +394,7 @@ class Objective:
         least, total = 0.0, 0.0
         for start in range(0, self.n_rows, 4096):
             part = slice(start, start + 4096)
-            scores = self._X[part] @ coef.T + intercept
+            scores = readable(self._X, part) @ coef.T + intercept
             if self.n_columns == 1:
                 margin = np.where(self._y[part] == 1, scores[:, 0], -scores[:, 0])
             else:

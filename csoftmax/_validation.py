@@ -16,6 +16,7 @@ import numpy as np
 from . import _kernels
 from ._errors import DataConversionWarning, warn
 from ._frames import column_names, is_missing, read
+from ._mapped import check_file, is_dense, is_mapped
 from ._threads import available_threads, run
 from ._typing import Array, Codes, Float64, Rows
 
@@ -182,7 +183,8 @@ def as_floats(array: Array, name: str) -> Array:
         dtype = np.dtype(np.float64)
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return array
-    require_memory(array.size * dtype.itemsize, f"a contiguous {dtype} copy of {name}, shape {array.shape},")
+    advice = f"a C-contiguous file of float32 or float64 needs none: write {name} to one, and map it by numpy.memmap"
+    require_memory(array.size * dtype.itemsize, f"a contiguous {dtype} copy of {name}, shape {array.shape},", advice)
     return np.require(array, dtype, ["C", "A"])
 
 
@@ -204,22 +206,26 @@ def _objects_as_floats(array: Array, name: str) -> Array:
 
 def check_finite(array: Rows, name: str, n_threads: int = 1) -> None:
     """Refuse NaN and infinity, naming the first place."""
-    values = array if isinstance(array, np.ndarray) else array.data
+    values = array if is_dense(array) else array.data
     if values.size == 0:
         return
-    rows = values.reshape(len(values), -1)
+    rows = values.reshape(len(values), -1) if isinstance(values, np.ndarray) else values
+    mapped, what = isinstance(rows, np.ndarray) and is_mapped(rows), "rows" if is_dense(array) else "entries"
     step = max(1, 2**18 // max(1, rows.shape[1]))
     clean = [True] * -(-len(rows) // step)
 
     def look(item: int, worker: int) -> None:
+        if mapped:
+            check_file(rows, item * step, min((item + 1) * step, len(rows)), what, name)
         clean[item] = _kernels.all_finite(rows[item * step : (item + 1) * step])
 
     run(look, len(clean), n_threads)
     if not all(clean):
         first = clean.index(False) * step
-        row, column = np.argwhere(~np.isfinite(rows[first : first + step]))[0]
-        bad, row = rows[first + row, column], first + row
-        if not isinstance(array, np.ndarray):
+        block = rows[first : first + step]
+        row, column = np.argwhere(~np.isfinite(block))[0]
+        bad, row = block[row, column], first + row
+        if not is_dense(array):
             row, column = np.searchsorted(array.indptr, row, side="right") - 1, array.indices[row]
         where = f"row {row}" + (f", column {column}" if array.ndim == 2 else "")
         raise ValueError(f"{name} contains {bad} at {where}: NaN and infinity are not taken; impute or drop such rows")
@@ -363,15 +369,14 @@ def check_total(weight: Float64, C: float) -> None:
         raise ValueError(f"C={C!r} times the sum of weights {total:g} is too small: 1 / (C sum) is beyond float64")
 
 
-def require_memory(n_bytes: int, what: str) -> None:
+def require_memory(n_bytes: int, what: str, advice: str = "use fewer features or classes, or float32") -> None:
     """Refuse before trying what cannot fit: Linux would grant the memory and kill the process later."""
     if not hasattr(os, "sysconf"):
         return  # Windows refuses an allocation that it cannot keep
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if n_bytes > present:
         raise MemoryError(
-            f"{what} needs {n_bytes / 2**30:.1f} GiB and this machine has {present / 2**30:.1f} GiB: "
-            f"use fewer features or classes, or float32"
+            f"{what} needs {n_bytes / 2**30:.1f} GiB and this machine has {present / 2**30:.1f} GiB: {advice}"
         )
 
 

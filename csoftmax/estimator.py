@@ -11,6 +11,7 @@ import numpy.typing as npt
 from . import _validation as gate
 from ._errors import ConvergenceWarning, warn
 from ._frames import feature_names
+from ._mapped import Mapped, is_mapped
 from ._objective import Objective
 from ._predictor import Predictor
 from ._progress import Progress
@@ -266,9 +267,13 @@ class SoftmaxRegression(Estimator):
             weight = weight[keep]
             classes, codes = gate.encode_labels(labels[keep])
         gate.require_model_memory(len(classes), d, newton=self.solver == "newton")
-        matrix = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
+        matrix: Rows = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
+        if isinstance(matrix, np.ndarray) and is_mapped(matrix):
+            matrix = Mapped(matrix)
         gate.check_finite(matrix, "X", n_threads)
-        return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight, names, keep)
+        if not keep.all():
+            matrix = matrix.take(np.flatnonzero(keep)) if isinstance(matrix, Mapped) else matrix[keep]
+        return _TrainingData(matrix, codes, classes, weight, names, keep)
 
     def _objective(self, data: _TrainingData, n_threads: int) -> Objective:
         return Objective(
