@@ -5,9 +5,11 @@ A file that was cut short while it is mapped has pages that cannot be read: who 
 shrinks while such a part is being read is beyond any check.
 """
 
+import math
 import mmap
+import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 2**22  # of rows that are copied at once
 SUM_ROWS = 1024  # after a multiple of them, sums in float32 begin anew: see `_core.make_a_sum`
+
+
+class _Place(NamedTuple):
+    """A map, the bytes of the file before it, the bytes of the map before an array, and the file's name."""
+
+    file: mmap.mmap
+    before: int
+    begin: int
+    name: str
 
 
 class Mapped:
@@ -33,6 +44,9 @@ class Mapped:
         self.dtype = X.dtype if dtype is None else dtype
         self.shape = len(X) if rows is None else len(rows), X.shape[1]
         self.size = self.shape[0] * self.shape[1]
+        self._place = _find(X)
+        # Pages that are in memory need no reading ahead, but to find that out takes a tenth of a pass.
+        self._to_read = math.inf if X.nbytes > _memory() / 2 else X.nbytes
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -40,8 +54,21 @@ class Mapped:
     def __getitem__(self, which: slice | Places) -> Array:
         if self._rows is not None:
             which = self._rows[which]
-        check_file(self._X, *span(which, len(self._X)))
+        first, last = span(which, len(self._X))
+        check_file(self._X, first, last)
+        if isinstance(which, slice):
+            self._read_ahead(first, last)
         return self._X[which].astype(self.dtype, copy=False)
+
+    def _read_ahead(self, first: int, last: int) -> None:
+        """Have the system read as many rows as these, those behind them, while these are worked on."""
+        if self._place is None or self._to_read <= 0 or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        length = (last - first) * self._X.strides[0]
+        self._to_read -= length
+        begin = (self._place.begin + last * self._X.strides[0]) // mmap.PAGESIZE * mmap.PAGESIZE
+        if begin + length <= len(self._place.file):
+            self._place.file.madvise(mmap.MADV_WILLNEED, begin, length)
 
     def astype(self, dtype: Any) -> "Mapped":
         """The same rows in another dtype."""
@@ -55,6 +82,11 @@ class Mapped:
         """Rows of a part: a multiple of so many, near the size of a block."""
         row: int = self.shape[1] * self.dtype.itemsize
         return max(1, BLOCK_BYTES // (row * multiple)) * multiple
+
+
+def _memory() -> float:
+    """Bytes of memory of this machine, infinite where it does not tell."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
 def readable(X: Rows, which: slice | Places) -> Any:
@@ -89,7 +121,7 @@ def is_mapped(X: Rows) -> bool:
     if isinstance(X, Mapped):
         return True
     arrays = [X] if isinstance(X, np.ndarray) else [X.data, X.indices, X.indptr]
-    return any(array.base is not None and _file(array)[0] is not None for array in arrays)
+    return any(array.base is not None and _find(array) is not None for array in arrays)
 
 
 def check_file(X: Rows, start: int, stop: int, what: str = "rows", name: str = "X") -> None:
@@ -107,31 +139,31 @@ def check_file(X: Rows, start: int, stop: int, what: str = "rows", name: str = "
 
 def _missing(array: Array, stop: int) -> str:
     """What is wrong, in words, if the array lies in a file that ends before its first `stop` items do."""
-    file, first, name = _file(array)
-    if file is None:
+    place = _find(array)
+    if place is None:
         return ""
     try:
-        size = file.size()
+        size = place.file.size()
     except (OSError, ValueError):  # the map has no file, or does not know it any more
         return ""
-    end = first + stop * array.strides[0]
+    end = place.before + place.begin + stop * array.strides[0]
     if end <= size:
         return ""
     return (
-        f"end at byte {end} of {name}, which was cut down to {size} bytes since it was mapped; "
+        f"end at byte {end} of {place.name}, which was cut down to {size} bytes since it was mapped; "
         f"write it anew, map it again and start again"
     )
 
 
-def _file(array: Array) -> tuple[mmap.mmap | None, int, str]:
-    """The map that an array is a view of, if it is one, where in the file the array begins, and the file's name."""
-    begin, name = 0, "its file"
+def _find(array: Array) -> _Place | None:
+    """Where the array lies, if it is a view of a map."""
+    before, name = 0, "its file"
     holder: Any = array
     while holder is not None and not isinstance(holder, mmap.mmap):
         if isinstance(holder, np.memmap):
-            begin = holder.offset - holder.offset % mmap.ALLOCATIONGRANULARITY
+            before = holder.offset - holder.offset % mmap.ALLOCATIONGRANULARITY
             name = f"the file {holder.filename}" if holder.filename else name
         holder = holder.obj if isinstance(holder, memoryview) else getattr(holder, "base", None)
-    if holder is not None:
-        begin += array.ctypes.data - np.frombuffer(holder, np.uint8).ctypes.data
-    return holder, begin, name
+    if holder is None:
+        return None
+    return _Place(holder, before, array.ctypes.data - np.frombuffer(holder, np.uint8).ctypes.data, name)

@@ -16,6 +16,7 @@ from . import _core, _kernels
 from ._mapped import SUM_ROWS, Mapped, check_file, dense_parts, is_dense, is_mapped
 from ._threads import CHUNK_WORK, THREADED_WORK, run
 from ._typing import Array, Codes, DType, Float64, Layout, Places, Rows
+from ._validation import check_finite
 
 TILE_CHUNK = 64  # rows of a chunk at least: each has a gradient to be added up
 # The gradient of a block finds its rows in the cache; blocks are longer where all coefficients are read for each.
@@ -335,6 +336,8 @@ def column_moments(X: Rows, weight: Array, n_threads: int) -> tuple[Float64, Flo
             _core.column_range_csr(*entries, *bounds[item], *found)
 
     run(first, len(bounds), workers)
+    if not np.isfinite(total).all():
+        check_finite(X, "X", n_threads)  # of a mapped X nobody has looked yet
     least, most = low.min(axis=0), high.max(axis=0)
     absent = np.zeros(d)  # the weight of rows that have no entry: there the value is zero
     if not is_dense(X):

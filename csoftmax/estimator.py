@@ -224,7 +224,7 @@ class SoftmaxRegression(Estimator):
         began = time.perf_counter()
         self._check_parameters()
         n_threads = gate.threads(self.n_threads)
-        data = self._check_data(X, y, sample_weight, n_threads)
+        data = self._check_data(X, y, sample_weight, n_threads, sweep=False)
         objective = self._objective(data, n_threads)
         start = self._start(objective, data)
         with Progress(self.verbose, self.max_iter, "iteration") as progress:
@@ -252,7 +252,8 @@ class SoftmaxRegression(Estimator):
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback={self.callback!r}: expected a function of (iteration, objective, gradient_norm)")
 
-    def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int) -> _TrainingData:
+    def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int, sweep: bool = True) -> _TrainingData:
+        """Without a sweep of its own, all rows of a mapped X are left to the objective to look for NaN in."""
         # Shapes and labels first: they say what has to fit into memory before X is read or copied.
         names = feature_names(X)
         table = gate.as_table(X, "X")
@@ -270,7 +271,8 @@ class SoftmaxRegression(Estimator):
         matrix: Rows = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
         if isinstance(matrix, np.ndarray) and is_mapped(matrix):
             matrix = Mapped(matrix)
-        gate.check_finite(matrix, "X", n_threads)
+        if sweep or not isinstance(matrix, Mapped) or not keep.all():
+            gate.check_finite(matrix, "X", n_threads)
         if not keep.all():
             matrix = matrix.take(np.flatnonzero(keep)) if isinstance(matrix, Mapped) else matrix[keep]
         return _TrainingData(matrix, codes, classes, weight, names, keep)
