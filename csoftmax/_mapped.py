@@ -116,6 +116,11 @@ def is_dense(X: Rows) -> "TypeIs[Array]":
     return isinstance(X, np.ndarray | Mapped)
 
 
+def n_entries(X: Rows) -> int:
+    """Values that are stored."""
+    return int(X.size if is_dense(X) else X.nnz)
+
+
 def is_mapped(X: Rows) -> bool:
     """Whether X, or one of the arrays of a CSR matrix, lies in a file."""
     if isinstance(X, Mapped):
@@ -160,7 +165,7 @@ def _find(array: Array) -> _Place | None:
     before, name = 0, "its file"
     holder: Any = array
     while holder is not None and not isinstance(holder, mmap.mmap):
-        if isinstance(holder, np.memmap):
+        if isinstance(holder, np.memmap) and holder.offset is not None:  # which copies have not
             before = holder.offset - holder.offset % mmap.ALLOCATIONGRANULARITY
             name = f"the file {holder.filename}" if holder.filename else name
         holder = holder.obj if isinstance(holder, memoryview) else getattr(holder, "base", None)

@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from . import _linalg
 from ._curvature import Sample, StoredRows
-from ._mapped import Mapped, is_dense, is_mapped, readable
-from ._passes import LossPass, Standard, column_moments, n_entries, row_lengths
+from ._mapped import Mapped, is_dense, is_mapped, n_entries, readable
+from ._passes import LossPass, Standard, column_moments, row_lengths
 from ._typing import Array, Codes, Float64, Rows
 from ._validation import require_memory
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core, _kernels
-from ._mapped import SUM_ROWS, Mapped, check_file, dense_parts, is_dense, is_mapped
+from ._mapped import SUM_ROWS, Mapped, check_file, dense_parts, is_dense, is_mapped, n_entries
 from ._threads import CHUNK_WORK, THREADED_WORK, run
 from ._typing import Array, Codes, DType, Float64, Layout, Places, Rows
 from ._validation import check_finite
@@ -33,11 +33,6 @@ BLOCK_BYTES = 2**22
 # theta, unit, center and alpha of `_kernels.unpack`
 Standard = tuple[Float64 | None, Float64 | None, Float64 | None, float]
 PLAIN: Standard = None, None, None, 0.0
-
-
-def n_entries(X: Rows) -> int:
-    """Values that are stored."""
-    return int(X.size if is_dense(X) else X.nnz)
 
 
 class Plan(NamedTuple):

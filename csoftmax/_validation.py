@@ -146,6 +146,8 @@ def _checked(table: Any, shape: tuple[int, int], name: str) -> Any:
 def _compressed(table: Any, n_major: int, n_minor: int, name: str) -> tuple[Array, Array, Array, bool]:
     """Values, indices and indptr of CSR, CSC or BSR, as they claim to be, and whether any entry occurs twice."""
     values, indices, indptr = (np.ascontiguousarray(part) for part in (table.data, table.indices, table.indptr))
+    for part, of in (values, "data"), (indices, "indices"), (indptr, "indptr"):
+        check_file(part, 0, len(part), "entries", f"{name}.{of}")
     fault = "indptr" if indptr.shape != (n_major + 1,) else "indices" if indices.ndim != 1 else ""
     if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
         fault = "indices, which are not integers"

@@ -415,7 +415,7 @@ class SoftmaxRegression(Estimator):
                 f"{self.n_features_in_} features as input"
             )
         gate.check_finite(rows, "X", gate.threads(None))
-        return model, rows.astype(model.dtype, copy=False)
+        return model, rows if is_mapped(rows) else rows.astype(model.dtype, copy=False)
 
 
 class _Monitor:
