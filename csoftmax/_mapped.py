@@ -55,7 +55,8 @@ class Mapped:
         if self._rows is not None:
             which = self._rows[which]
         first, last = span(which, len(self._X))
-        check_file(self._X, first, last)
+        if first < last and (fault := _missing(self._X, last, self._place)):
+            raise OSError(f"rows {first} to {last - 1} of X cannot be read: they {fault}")
         if isinstance(which, slice):
             self._read_ahead(first, last)
         return self._X[which].astype(self.dtype, copy=False)
@@ -132,19 +133,18 @@ def is_mapped(X: Rows) -> bool:
 def check_file(X: Rows, start: int, stop: int, what: str = "rows", name: str = "X") -> None:
     """Raise if the file of a mapped X, or of an array of a mapped CSR matrix, ends before the end of these rows."""
     if isinstance(X, np.ndarray):
-        if start < stop and (fault := _missing(X, stop)):
+        if start < stop and (fault := _missing(X, stop, _find(X))):
             raise OSError(f"{what} {start} to {stop - 1} of {name} cannot be read: they {fault}")
         return
-    fault = _missing(X.indptr, stop + 1)
+    fault = _missing(X.indptr, stop + 1, _find(X.indptr))
     for array in (X.indices, X.data):
-        fault = fault or _missing(array, int(X.indptr[stop]))
+        fault = fault or _missing(array, int(X.indptr[stop]), _find(array))
     if fault:
         raise OSError(f"{what} {start} to {stop - 1} of {name} cannot be read: they {fault}")
 
 
-def _missing(array: Array, stop: int) -> str:
+def _missing(array: Array, stop: int, place: _Place | None) -> str:
     """What is wrong, in words, if the array lies in a file that ends before its first `stop` items do."""
-    place = _find(array)
     if place is None:
         return ""
     try:

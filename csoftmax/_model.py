@@ -235,7 +235,7 @@ def by_blocks(
 ) -> None:
     """Call predict(rows, rows of out) for copies of the rows of a mapped X in the model's dtype, block by block."""
     n = X.shape[0]
-    step = max(1, BLOCK_BYTES * n // (8 * CHUNK_ROWS * max(n_entries(X), n))) * CHUNK_ROWS
+    step = max(1, BLOCK_BYTES * n // (8 * CHUNK_ROWS * max(n_entries(X), n, 1))) * CHUNK_ROWS
     starts = list(range(0, n, step))
     if n % step == 1 and len(starts) > 1:
         starts.pop()  # a row by itself takes another way, whose results differ by rounding
