@@ -244,15 +244,21 @@ class Objective:
 
     def _choose(self, n_rows: int) -> tuple[npt.NDArray[np.intp], Float64]:
         """Numbers and weights of the rows of a sample."""
-        weight = self._weight.astype(np.float64)
         if n_rows >= self.n_rows:
-            return np.arange(self.n_rows), weight
-        length = self._row_lengths() + 1
-        running = np.cumsum(weight * length)
-        step = running[-1] / n_rows
-        hits = np.diff(np.floor(running / step + 0.5), prepend=0.0)
-        chosen = np.flatnonzero(hits)
-        return chosen, hits[chosen] * step / length[chosen]
+            return np.arange(self.n_rows), self._weight.astype(np.float64)
+        length = self._row_lengths()
+        length += 1
+        running = length * self._weight
+        np.cumsum(running, out=running)
+        step, before = running[-1] / n_rows, 0.0
+        parts = []
+        for start in range(0, self.n_rows, 4096):  # as other arrays of all rows would be larger than the sample
+            marks = np.floor(running[start : start + 4096] / step + 0.5)
+            hits = np.diff(marks, prepend=before)
+            before, some = marks[-1], np.flatnonzero(hits)
+            parts.append((some + start, hits[some]))
+        chosen, times = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return chosen, times * step / length[chosen]
 
     def _row_lengths(self) -> Float64:
         """Squared length of each row in standardised coordinates, without the intercept."""

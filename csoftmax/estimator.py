@@ -197,7 +197,8 @@ class SoftmaxRegression(Estimator):
         X : array_like or data frame of shape (n, d)
             Finite. float32 stays float32, unless a column lies more than 1000 standard deviations from zero; other real
             dtypes become float64. A C-contiguous array is not copied, unless rows have weight 0. Data frames may be of
-            pandas, polars or PyArrow, with columns of numbers.
+            pandas, polars or PyArrow, with columns of numbers. A C-contiguous float32 or float64 `numpy.memmap`, or a
+            view of one, is read in parts and never copied whole; see Notes.
         y : array_like of shape (n,)
             Labels of one sortable type: int, str, bool, whole floats. A single column is taken as well.
         sample_weight : array_like of shape (n,), optional
@@ -213,6 +214,8 @@ class SoftmaxRegression(Estimator):
             For input or parameters that are not as described; the estimator stays as it was.
         MemoryError
             If X or the coefficients cannot fit into this machine's memory; nothing was tried.
+        OSError
+            If the file of a memory-mapped X was cut short; the estimator stays as it was.
 
         Warns
         -----
@@ -220,6 +223,15 @@ class SoftmaxRegression(Estimator):
             If the solver ended before its stopping test held.
         DataConversionWarning
             If y is a column.
+
+        Notes
+        -----
+        A memory-mapped X gives bitwise the same model as one in memory, up to 5 GB: beyond that a solver may use memory
+        in proportion to an X that is in memory, and 256 MB at most if it is mapped. A CSR matrix may have mapped arrays
+        as well; of that, rows are copied if some have weight 0, and values if columns lie far from zero in float32.
+
+        Before each part of the rows is read, the length of the file is looked at. A file that shrinks while a part is
+        being read cannot be caught: the system ends the process.
         """
         began = time.perf_counter()
         self._check_parameters()
@@ -260,8 +272,9 @@ class SoftmaxRegression(Estimator):
         n, d = table.shape
         labels = gate.as_labels(y, n)
         weight = gate.as_sample_weight(sample_weight, n)
-        classes, codes = gate.encode_labels(labels[weight > 0])
-        weight = weight * gate.class_factors(self.class_weight, classes, codes, weight, labels)
+        classes, codes = gate.encode_labels(labels if weight.all() else labels[weight > 0])
+        if self.class_weight is not None:
+            weight = weight * gate.class_factors(self.class_weight, classes, codes, weight, labels)
         gate.check_total(weight, float(self.C))
         keep = weight > 0
         if not keep.all():
