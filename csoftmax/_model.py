@@ -234,7 +234,7 @@ def by_blocks(
     model: "Predictor", X: Rows, out: Array, n_threads: int | None, predict: Callable[[Rows, Array], None]
 ) -> None:
     """Call predict(rows, rows of out) for copies of the rows of a mapped X in the model's dtype, block by block."""
-    n = X.shape[0]
+    n, source = X.shape[0], Mapped(X) if isinstance(X, np.ndarray) else X
     step = max(1, BLOCK_BYTES * n // (8 * CHUNK_ROWS * max(n_entries(X), n, 1))) * CHUNK_ROWS
     starts = list(range(0, n, step))
     if n % step == 1 and len(starts) > 1:
@@ -242,7 +242,7 @@ def by_blocks(
 
     def block(item: int, worker: int) -> None:
         part = slice(starts[item], starts[item + 1] if item + 1 < len(starts) else n)
-        read = readable(X, part)
+        read = readable(source, part)
         copy, _ = rows(read.copy(), model.n_features, model.dtype, finite=False)
         predict(copy, out[part])
 

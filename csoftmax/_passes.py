@@ -127,7 +127,7 @@ class LossPass:
         # Many coefficients are packed in threads too.
         self._parts = workers if plan.layout["size"] >= LARGE_LAYOUT and plan.layout["fold"] < d else 1
         self._bounds = np.minimum(np.arange(plan.n_chunks + 1) * plan.chunk, n)
-        self._file = X if is_mapped(X) else None
+        self._file = X if is_mapped(X) and not isinstance(X, Mapped) else None
         if is_dense(X):
             self._call: Callable[..., None] = partial(_by_parts if isinstance(X, Mapped) else _core.loss_gradient, X)
         else:
@@ -180,7 +180,7 @@ class LossPass:
         together = self.plan.n_chunks if len(self._work) == 1 and self._file is None else 1
 
         def chunks(item: int, worker: int) -> None:
-            if self._file is not None and not is_dense(self._file):
+            if self._file is not None:
                 check_file(self._file, self._bounds[item], self._bounds[item + 1])
             do(item * together, (item + 1) * together, self._work[worker])
 
