@@ -21,7 +21,8 @@ from dask.delayed import Delayed, delayed
 from . import _validation as gate
 from ._curvature import Sample, StoredRows
 from ._frames import feature_names
-from ._passes import PLAIN, ColumnRanges, LossPass, Standard, n_bytes, n_entries
+from ._mapped import n_entries
+from ._passes import PLAIN, ColumnRanges, LossPass, Standard, n_bytes
 from ._rows import LocalRows, Scaling, TrainingRows
 from ._typing import Array, Codes, DType, Float64, Rows
 
@@ -335,10 +336,10 @@ class ClusterRows(TrainingRows):
 
     def _chosen(self, function: Callable[..., Any], n_rows: int, scaling: Scaling) -> Parts:
         """The rows that `LocalRows.sample` would choose of all, kept where they are."""
-        n_parts, distance, starts = len(self._numbers), 0.0, np.zeros(sum(map(len, self._numbers)))
+        n_parts, distance, starts = len(self._numbers), 0.0, np.zeros(1 + max(map(max, self._numbers)))
         if n_rows < self.n_rows:
             if self._lengths is None:
-                self._lengths = np.empty_like(starts)
+                self._lengths = np.zeros_like(starts)
                 self._lengths[np.concatenate(self._numbers)] = self._parts.ask("lengths", scaling)[0]
             running = np.cumsum(self._lengths)
             distance, starts = running[-1] / n_rows, running - self._lengths

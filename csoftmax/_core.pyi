@@ -28,6 +28,7 @@ def loss_gradient(
     losses: _Float64,
     gradients: _Array,
     work: _Array,
+    lost: _Float64 | None = None,
 ) -> None: ...
 def loss_gradient_csr(
     values: _Array,

@@ -120,18 +120,20 @@ def workspace_size(Py_ssize_t n_columns, Py_ssize_t block, Py_ssize_t itemsize, 
 
 def loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns,
                   how, const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block, Py_ssize_t first,
-                  Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients, floating[::1] work):
+                  Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients, floating[::1] work,
+                  double[::1] lost=None):
     """Chunks from first to before last, the rows between these bounds: sums of weighted losses, and gradients.
 
     `how` is the layout of the coefficients in `packed`, and of the gradients. One column means two classes. Blocks of
     `block` rows go to logits, to residuals in place, and into the gradient while they are in the cache: X is read from
-    memory once.
+    memory once. With `lost`, one value for each chunk, what is found is added to what is there, as if the rows followed
+    those before them; the loss is then losses + lost.
     """
     cdef Rows rows = dense_rows(X)
     cdef floating[::1] none = None
     cdef double[::1] no_center = None
     add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work, none,
-               none, 0, no_center, none)
+               none, 0, no_center, none, lost)
 
 
 def loss_gradient_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
@@ -148,8 +150,9 @@ def loss_gradient_csr(const floating[::1] values, const integer[::1] indices, co
     for those of any block.
     """
     cdef Rows rows = sparse_rows(values, indices, indptr, d)
+    cdef double[::1] not_lost = None
     add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work, kept,
-               direction, step, center, squares)
+               direction, step, center, squares, not_lost)
 
 
 def keep_scores_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
@@ -236,7 +239,7 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
                     const floating[::1] packed, const Py_ssize_t[::1] bounds,
                     Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, double[::1] losses,
                     floating[:, ::1] gradients, floating[::1] work, floating[::1] kept, const floating[::1] direction,
-                    double step, const double[::1] center, floating[::1] squares) except -1:
+                    double step, const double[::1] center, floating[::1] squares, double[::1] lost) except -1:
     cdef:
         Layout w = checked_layout(X, n_columns, how, sizeof(floating),
                                   min(packed.shape[0], gradients.shape[1]))
@@ -248,6 +251,7 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
         const floating *ahead = NULL
         const double *centers = NULL
         floating *room = NULL
+        double rest
         Py_ssize_t i, j
     if work.shape[0] < workspace_size(n_columns, block, sizeof(floating), 0):
         raise ValueError("work is too small")
@@ -265,22 +269,33 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
         centers, room = &center[0], &squares[0] if squares.shape[0] else &work[0]
     if bounds[last] > X.n or y.shape[0] < X.n or weight.shape[0] < X.n:
         raise ValueError(f"X has {X.n} rows, y {y.shape[0]}, weight {weight.shape[0]}; chunks end at {bounds[last]}")
+    if lost is not None and lost.shape[0] < last:
+        raise ValueError("lost is shorter than the chunks")
     with nogil:
         space = <floating*>padded(<Py_ssize_t>&work[0], ALIGNMENT)
         for i in range(first, last):
-            memset(&gradients[i, 0], 0, gradients.shape[1] * sizeof(floating))
-            losses[i] = 0
+            rest = 0
+            if lost is None:
+                memset(&gradients[i, 0], 0, gradients.shape[1] * sizeof(floating))
+                losses[i] = 0
+            else:
+                rest = lost[i]
             if bounds[i] < bounds[i + 1]:
-                losses[i] = chunk_loss_gradient(X, &y[0], &weight[0], &packed[0], w, bounds[i], bounds[i + 1], block,
-                                                &gradients[i, 0], space, apart, scores, ahead, <floating>step, centers,
-                                                room)
+                chunk_loss_gradient(X, &y[0], &weight[0], &packed[0], w, bounds[i], bounds[i + 1], block,
+                                    &gradients[i, 0], space, apart, scores, ahead, <floating>step, centers, room,
+                                    &losses[i], &rest)
+            if lost is None:
+                losses[i] += rest
+            else:
+                lost[i] = rest
     return 0
 
 
-cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *weight, const floating *packed, Layout w,
-                                Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating *sums,
-                                floating *z, bint apart, floating *kept, const floating *direction,
-                                floating step, const double *center, floating *squares) noexcept nogil:
+cdef void chunk_loss_gradient(const Rows *X, const int *y, const floating *weight, const floating *packed, Layout w,
+                              Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating *sums,
+                              floating *z, bint apart, floating *kept, const floating *direction,
+                              floating step, const double *center, floating *squares, double *loss,
+                              double *lost) noexcept nogil:
     cdef:
         const cs_kernels *kernels = cs_table(sizeof(floating))
         Py_ssize_t i = start, rows, mark = start, k
@@ -288,7 +303,7 @@ cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *wei
         floating *by_intercept = gradient + padded(X.d, w.fold) * w.width
         const floating *x
         const floating *values
-        double loss = 0, lost = 0, part, total
+        double part, total
     if apart:
         memset(gradient, 0, w.size * sizeof(floating))
     while i < stop:
@@ -314,14 +329,13 @@ cdef double chunk_loss_gradient(const Rows *X, const int *y, const floating *wei
             gemm(False, False, w.n_columns, X.d, rows, z, block, x, X.d, <floating>1, gradient, X.d)
         kernels.class_sums(rows, w.n_columns, z, block, by_intercept)
         # Neumaier's sum: what each addition loses is kept, so the error does not grow with the number of blocks.
-        total = loss + part
-        lost += (loss - total) + part if abs(loss) >= abs(part) else (part - total) + loss
-        loss = total
+        total = loss[0] + part
+        lost[0] += (loss[0] - total) + part if abs(loss[0]) >= abs(part) else (part - total) + loss[0]
+        loss[0] = total
         i += rows
         if apart and (i == stop or make_a_sum(i - mark, entries(X, mark, i), X.d)):
             add_and_clear(w.size, gradient, sums)
             mark = i
-    return loss + lost
 
 
 cdef const floating *centred_squares(const Rows *X, Py_ssize_t first, Py_ssize_t last, const double *center,

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, _kernels, _linalg
+from ._mapped import readable
 from ._passes import scores
 from ._threads import run
 from ._typing import Float64, Rows
@@ -161,7 +162,7 @@ class StoredRows(NamedTuple):
         np.multiply(theta[:, :d], self.unit, out=coef[-columns:])
         intercept[-columns:] = (theta[:, d] if self.fit_intercept else 0.0) - coef[-columns:] @ self.center
         for start in range(0, self.X.shape[0], step):
-            part = self.X[start : start + step].astype(np.float64, copy=False)
+            part = readable(self.X, slice(start, start + step)).astype(np.float64, copy=False)
             probability = scores(part, coef, intercept, self.n_threads, "softmax")[:, -columns:]
             yield part, self.weight[start : start + step], probability
 

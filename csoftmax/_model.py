@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from . import _kernels
 from ._errors import ModelFileError
+from ._mapped import BLOCK_BYTES, Mapped, is_mapped, n_entries, readable
 from ._threads import CHUNK_WORK, run
 from ._typing import Array, DType, Rows
 from ._validation import as_array, as_csr, as_floats, as_matrix, as_table, check_finite, integer, is_sparse, threads
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from ._predictor import Predictor
 
 __all__ = [
+    "by_blocks",
     "by_passes",
     "check_finite",
     "check_out",
     "checked",
     "in_chunks",
+    "is_mapped",
     "load",
     "rebuild",
     "report_text",
@@ -141,7 +144,10 @@ def rebuild(*arguments: Any) -> "Predictor":
 
 
 def rows(x: Any, n_features: int, dtype: DType, finite: bool = True) -> tuple[Rows, bool]:
-    """x as a C-contiguous matrix or CSR of the model's dtype, and whether it was one row; NaN is not looked for."""
+    """x as a C-contiguous matrix or CSR of the model's dtype, and whether it was one row; NaN is not looked for.
+
+    What is mapped stays where it is, in its own dtype: see `by_blocks`.
+    """
     array = x if is_sparse(x) else as_array(x, "x")
     single = array.ndim == 1
     if not single:
@@ -156,7 +162,7 @@ def rows(x: Any, n_features: int, dtype: DType, finite: bool = True) -> tuple[Ro
         matrix: Rows = entries.toarray() if entries.shape[0] == 1 else entries
     else:
         matrix = as_floats(array.reshape(-1, n_features), "x")
-    if matrix.dtype == dtype:
+    if matrix.dtype == dtype or is_mapped(matrix):
         return matrix, single
     with np.errstate(over="ignore"):
         converted = matrix.astype(dtype)
@@ -222,6 +228,32 @@ def in_chunks(
 
     run(chunk, chunks, n_threads)
     return min(good)
+
+
+def by_blocks(
+    model: "Predictor", X: Rows, out: Array, n_threads: int | None, predict: Callable[[Rows, Array], None]
+) -> None:
+    """Call predict(rows, rows of out) for copies of the rows of a mapped X in the model's dtype, block by block."""
+    n, source = X.shape[0], Mapped(X) if isinstance(X, np.ndarray) else X
+    step = max(1, BLOCK_BYTES * n // (8 * CHUNK_ROWS * max(n_entries(X), n, 1))) * CHUNK_ROWS
+    starts = list(range(0, n, step))
+    if n % step == 1 and len(starts) > 1:
+        starts.pop()  # a row by itself takes another way, whose results differ by rounding
+
+    def block(item: int, worker: int) -> None:
+        part = slice(starts[item], starts[item + 1] if item + 1 < len(starts) else n)
+        read = readable(source, part)
+        copy, _ = rows(read.copy(), model.n_features, model.dtype, finite=False)
+        predict(copy, out[part])
+
+    try:
+        run(block, len(starts), threads(n_threads))
+    except ValueError:
+        check_finite(X, "x")  # for the number of the row in X
+        if isinstance(X, np.ndarray) and X.dtype != model.dtype:
+            with np.errstate(over="ignore"):
+                check_finite(Mapped(X, dtype=model.dtype), f"x in {model.dtype}")
+        raise
 
 
 def by_passes(model: "Predictor", X: Rows, out: Array, n_threads: int | None, then: str) -> bool:

@@ -28,7 +28,7 @@ from ._typing import Array, Codes, Float64, Rows
 
 # float32 data whose columns lie further from zero, in standard deviations, are computed in float64.
 OFFSET_FLOAT32 = 1e3
-# What a solver may use, bytes; if X is larger than 20 times this, a twentieth of X.
+# What a solver may use, bytes; if X is in memory and larger than 20 times this, a twentieth of X.
 MEMORY = 2**28
 
 
@@ -79,7 +79,7 @@ class Objective:
         self.penalise(C, l1_ratio)
         self._sample: tuple[int, RowSums] | None = None  # the last one, and how many rows it was asked for
         self.n_passes = 0
-        self.memory = max(MEMORY, rows.n_entries * rows.dtype.itemsize // 20)
+        self.memory = MEMORY if rows.mapped else max(MEMORY, rows.n_entries * rows.dtype.itemsize // 20)
 
     @classmethod
     def of(

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, _kernels
+from ._mapped import SUM_ROWS, Mapped, check_file, dense_parts, is_dense, is_mapped, n_entries
 from ._threads import CHUNK_WORK, THREADED_WORK, run
-from ._typing import Array, Codes, DType, Float64, Layout, Rows
+from ._typing import Array, Codes, DType, Float64, Layout, Places, Rows
+from ._validation import check_finite
 
 TILE_CHUNK = 64  # rows of a chunk at least: each has a gradient to be added up
 # The gradient of a block finds its rows in the cache; blocks are longer where all coefficients are read for each.
@@ -34,14 +36,9 @@ Standard = tuple[Float64 | None, Float64 | None, Float64 | None, float]
 PLAIN: Standard = None, None, None, 0.0
 
 
-def n_entries(X: Rows) -> int:
-    """Values that are stored."""
-    return int(X.size if isinstance(X, np.ndarray) else X.nnz)
-
-
 def n_bytes(X: Rows) -> int:
     """Memory of X."""
-    return int(X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes + X.indptr.nbytes)
+    return int(X.data.nbytes + X.indices.nbytes + X.indptr.nbytes if not is_dense(X) else X.size * X.dtype.itemsize)
 
 
 class Plan(NamedTuple):
@@ -56,7 +53,7 @@ class Plan(NamedTuple):
     @classmethod
     def of(cls, X: Rows, n_columns: int, tiled: bool | None = None) -> "Plan":
         """The plan for a matrix; `tiled` forces the kernel of a dense one."""
-        sparse = not isinstance(X, np.ndarray)
+        sparse = not is_dense(X)
         if sparse and getattr(X, "format", "") != "csr":
             raise TypeError(f"X is a {type(X).__name__}: expected an array or a CSR matrix")
         entries = n_entries(X)
@@ -115,7 +112,7 @@ class LossPass:
 
     Parameters
     ----------
-    X : (n, d) array, C-contiguous, or CSR matrix; float32 or float64
+    X : (n, d) array, C-contiguous, or CSR matrix, each in memory or mapped; float32 or float64
     y : (n,) int32 array of labels in [0, K)
     weight : (n,) array of X's dtype
     n_columns : int
@@ -145,6 +142,7 @@ class LossPass:
         entries = n_entries(X)
         apart = _core.make_a_sum(n // plan.n_chunks, entries // plan.n_chunks, d)
         size = _core.workspace_size(n_columns, plan.block, X.dtype.itemsize, plan.layout["size"] if apart else 0)
+        self._work: list[Array]
         self._packed: Array
         self._gradients: Array
         if like is not None and like._holds(plan, workers, size):
@@ -158,8 +156,9 @@ class LossPass:
         # Many coefficients are packed in threads too.
         self._parts = workers if plan.layout["size"] >= LARGE_LAYOUT and plan.layout["fold"] < d else 1
         self._bounds = np.minimum(np.arange(plan.n_chunks + 1) * plan.chunk, n)
-        if isinstance(X, np.ndarray):
-            self._call: Callable[..., None] = partial(_core.loss_gradient, X)
+        self._file = X if is_mapped(X) and not isinstance(X, Mapped) else None
+        if is_dense(X):
+            self._call: Callable[..., None] = partial(_by_parts if isinstance(X, Mapped) else _core.loss_gradient, X)
         else:
             self._rows = X.data, X.indices, X.indptr, d
             self._call = partial(_core.loss_gradient_csr, *self._rows)
@@ -212,12 +211,14 @@ class LossPass:
     def _for_chunks(self, do: Callable[[int, int, Array], None]) -> None:
         """do(first, last, work) for all chunks, in threads."""
         # One thread does all chunks in one call: it holds the GIL only between passes.
-        together = self.plan.n_chunks if self._workers == 1 else 1
-        run(
-            lambda item, worker: do(item * together, (item + 1) * together, self._work[worker]),
-            self.plan.n_chunks // together,
-            self._workers,
-        )
+        together = self.plan.n_chunks if self._workers == 1 and self._file is None else 1
+
+        def chunks(item: int, worker: int) -> None:
+            if self._file is not None:
+                check_file(self._file, self._bounds[item], self._bounds[item + 1])
+            do(item * together, (item + 1) * together, self._work[worker])
+
+        run(chunks, self.plan.n_chunks // together, self._workers)
 
     def spread(self, center: Float64, by_coef: Float64, by_intercept: Float64, standard: Standard) -> None:
         """Sums of w p (1 - p) ((x - center)^2 - center^2) and of w p (1 - p), of CSR, in place of the gradients.
@@ -268,6 +269,34 @@ class LossPass:
         return self.loss_gradient(by_coef, by_intercept, standard, **options)
 
 
+def _by_parts(
+    X: Mapped,
+    y: Codes,
+    weight: Array,
+    n_columns: int,
+    how: Layout,
+    packed: Array,
+    bounds: Places,
+    block: int,
+    first: int,
+    last: int,
+    losses: Float64,
+    gradients: Array,
+    work: Array,
+) -> None:
+    """`_core.loss_gradient` of a mapped X, part by part: bitwise the same, as all sums go on where they were."""
+    lost = np.zeros_like(losses)
+    losses[first:last], gradients[first:last] = 0, 0
+    step = X.step(-(-SUM_ROWS // block) * block)
+    for chunk in range(first, last):
+        for start in range(bounds[chunk], bounds[chunk + 1], step):
+            rows = slice(start, min(start + step, bounds[chunk + 1]))
+            part = X[rows], y[rows], weight[rows], n_columns, how, packed, np.array([0, rows.stop - start])
+            own = slice(chunk, chunk + 1)
+            _core.loss_gradient(*part, block, 0, 1, losses[own], gradients[own], work, lost[own])
+    losses[first:last] += lost[first:last]
+
+
 def scores(
     X: Rows,
     coef: Array,
@@ -289,7 +318,7 @@ def scores(
 
     def chunks(item: int, worker: int) -> None:
         start, stop = item * together * plan.chunk, min((item + 1) * together * plan.chunk, n)
-        if isinstance(X, np.ndarray):
+        if is_dense(X):
             _core.scores(X, *where, start, stop, plan.block, out)
         else:
             _core.scores_csr(X.data, X.indices, X.indptr, X.shape[1], *where, start, stop, plan.block, out)
@@ -357,14 +386,18 @@ def column_ranges(X: Rows, weight: Array, n_threads: int) -> ColumnRanges:
 
     def part(item: int, worker: int) -> None:
         start, stop = bounds[item]
-        if isinstance(X, np.ndarray):
-            _core.column_range(X[start:stop], weight[start:stop], low[item], high[item], total[item])
+        if is_dense(X):
+            for rows, values in dense_parts(X, start, stop):
+                _core.column_range(values, weight[rows], low[item], high[item], total[item])
             count[item] = stop - start
         else:
+            check_file(X, start, stop)
             found = low[item], high[item], total[item], present[item], count[item]
             _core.column_range_csr(X.data, X.indices, X.indptr, weight, start, stop, *found)
 
     run(part, len(bounds), workers)
+    if not np.isfinite(total).all():
+        check_finite(X, "X", n_threads)  # of a mapped X nobody has looked yet
     return ColumnRanges.join(zip(low, high, total, present, count, strict=True))
 
 
@@ -375,9 +408,11 @@ def column_spread(X: Rows, weight: Array, columns: Columns, n_threads: int) -> F
 
     def part(item: int, worker: int) -> None:
         start, stop = bounds[item]
-        if isinstance(X, np.ndarray):
-            _core.column_spread(X[start:stop], weight[start:stop], columns.mean, columns.unit, squares[item])
+        if is_dense(X):
+            for rows, values in dense_parts(X, start, stop):
+                _core.column_spread(values, weight[rows], columns.mean, columns.unit, squares[item])
         else:
+            check_file(X, start, stop)
             entries = X.data, X.indices, X.indptr, weight
             _core.column_spread_csr(*entries, start, stop, columns.mean, columns.unit, squares[item])
 
@@ -389,8 +424,21 @@ def _column_chunks(X: Rows, n_threads: int) -> tuple[list[tuple[int, int]], int]
     """Chunks of rows, and how many threads share them."""
     n, plan = X.shape[0], Plan.of(X, 1)
     n_chunks = plan.n_chunks
-    if not isinstance(X, np.ndarray):  # what is added up for a chunk is as long as its entries, or twice
+    if not is_dense(X):  # what is added up for a chunk is as long as its entries, or twice
         n_chunks = min(n_chunks, max(2, n_entries(X) // (4 * X.shape[1])))
     chunk = -(-max(n, 1) // n_chunks)
     bounds = [(start, min(start + chunk, n)) for start in range(0, max(n, 1), chunk)]
     return bounds, n_threads if plan.threaded else 1
+
+
+def row_lengths(X: "Array | Mapped", center: Float64, unit: Float64, n_threads: int) -> Float64:
+    """Squared length of each row, centred and in these units."""
+    plan, lengths = Plan.of(X, 1), np.empty(len(X))
+
+    def chunk(item: int, worker: int) -> None:
+        start = item * plan.chunk
+        for rows, part in dense_parts(X, start, min(start + plan.chunk, len(X))):
+            _core.row_lengths(part, center, unit, lengths[rows])
+
+    run(chunk, plan.n_chunks, n_threads if plan.threaded else 1)
+    return lengths

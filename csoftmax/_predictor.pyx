@@ -222,10 +222,7 @@ cdef class Predictor:
             return self._labels[code]
         X, single = self._rows(x)
         codes = np.empty(X.shape[0], np.intp)
-        if cnp.PyArray_Check(X):
-            self._run(X, codes, n_threads, -1)
-        else:
-            self._refuse(X, _model.sparse_codes(self, X, codes, n_threads), -1)
+        self._write(X, codes, n_threads, -1)
         return self._labels[codes[0]] if single else self._classes[codes]
 
     def top_k(self, x, k, *, n_threads=None):
@@ -452,21 +449,30 @@ cdef class Predictor:
             out = np.empty(shape, self.dtype)
         else:
             _model.check_out(out, X, shape, self.dtype)
-        if cnp.PyArray_Check(X) and (self.tiled or len(X) < BLOCK):
-            self._run(X, out.reshape(len(X), columns), n_threads, kind)
-        else:
-            good = _model.by_passes(self, X, out, n_threads, ("", "softmax", "log_softmax")[kind])
-            self._refuse(X, good, kind)
+        self._write(X, out.reshape(X.shape[0], columns), n_threads, kind)
         return out
 
     def _rows(self, x):
-        """C-contiguous or CSR matrix of the model's dtype, and whether it was one row."""
+        """C-contiguous or CSR matrix of the model's dtype, or mapped of any, and whether it was one row."""
         if self._is_plain(x, 2):
             return x, False
         return _model.rows(x, self.n_features, self.dtype, self.check_finite)
 
+    def _write(self, X, out, n_threads, int kind):
+        """Fill out; kind -1 stands for codes."""
+        cdef bint dense = cnp.PyArray_Check(X)
+        if (not dense or cnp.PyArray_BASE(X) != NULL) and _model.is_mapped(X):
+            _model.by_blocks(self, X, out, n_threads, lambda part, place: self._write(part, place, 1, kind))
+        elif dense and (kind == -1 or self.tiled or len(X) < BLOCK):
+            self._run(X, out, n_threads, kind)
+        elif kind == -1:
+            self._refuse(X, _model.sparse_codes(self, X, out, n_threads), kind)
+        else:
+            good = _model.by_passes(self, X, out, n_threads, ("", "softmax", "log_softmax")[kind])
+            self._refuse(X, good, kind)
+
     def _run(self, X, out, n_threads, int kind):
-        """Fill out, in chunks of rows on so many threads; kind -1 stands for codes."""
+        """Fill out, in chunks of rows on so many threads."""
         cdef Py_ssize_t n = len(X), work = n * self.n_features * max(self.n_columns, 8)
         if work < <Py_ssize_t>THREADED_WORK:
             good = self._part(X, out, kind)

@@ -4,16 +4,16 @@ What is asked comes as sums over rows, or as choices that one number per row dec
 can answer as well, part by part.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from . import _core
 from ._curvature import RowSums, Sample, StoredRows, StoredSums
-from ._passes import ColumnRanges, Columns, LossPass, Passes, column_ranges, column_spread, n_bytes, n_entries
-from ._typing import Codes, DType, Float64, Rows
+from ._mapped import Mapped, is_dense, is_mapped, n_entries, readable
+from ._passes import ColumnRanges, Columns, LossPass, Passes, column_ranges, column_spread, n_bytes, row_lengths
+from ._typing import Codes, DType, Float64, Places, Rows
 from ._validation import require_memory
 
 
@@ -25,7 +25,7 @@ class Scaling(NamedTuple):
     fit_intercept: bool
 
 
-Choice = tuple[npt.NDArray[np.intp], Float64]  # numbers of rows in their order, and their weights
+Choice = tuple[Places, Float64]  # numbers of rows in their order, and their weights
 
 
 class TrainingRows(ABC):
@@ -41,6 +41,7 @@ class TrainingRows(ABC):
     class_shares: Float64
     least_weight: float
     keeps_scores = False  # `passes` can
+    mapped = False  # X lies in a file
 
     @abstractmethod
     def moments(self) -> tuple[Float64, Float64]: ...
@@ -86,7 +87,7 @@ class LocalRows(TrainingRows):
         self.weight = (sample_weight / self.total).astype(X.dtype)
         self.n_rows, self.n_features = X.shape
         self.n_columns = 1 if n_classes == 2 else n_classes
-        self.n_entries, self.dtype, self.sparse = n_entries(X), X.dtype, not isinstance(X, np.ndarray)
+        self.n_entries, self.dtype, self.sparse, self.mapped = n_entries(X), X.dtype, not is_dense(X), is_mapped(X)
         self.class_shares: Float64 = np.bincount(y, weights=self.weight, minlength=n_classes).astype(float)
         self.least_weight = float(self.weight.min(initial=np.inf))
 
@@ -95,10 +96,11 @@ class LocalRows(TrainingRows):
         return n_bytes(self.X) + self.y.nbytes + self.weight.nbytes
 
     def in_float64(self) -> "LocalRows":
-        """The same, with a copy of X."""
-        require_memory(
-            8 * self.n_entries, f"a float64 copy of X, shape {self.X.shape}, whose columns lie far from zero,"
-        )
+        """The same, with a copy of X, unless it lies in a file."""
+        if not isinstance(self.X, Mapped):
+            require_memory(
+                8 * self.n_entries, f"a float64 copy of X, shape {self.X.shape}, whose columns lie far from zero,"
+            )
         weight = self.weight.astype(np.float64)
         return LocalRows(
             self.X.astype(np.float64), self.y, weight * self.total, len(self.class_shares), self.n_threads, self.total
@@ -128,7 +130,7 @@ class LocalRows(TrainingRows):
         least, total = 0.0, 0.0
         for start in range(0, self.n_rows, 4096):
             part = slice(start, start + 4096)
-            scores = self.X[part] @ coef.T + intercept
+            scores = readable(self.X, part) @ coef.T + intercept
             if self.n_columns == 1:
                 margin = np.where(self.y[part] == 1, scores[:, 0], -scores[:, 0])
             else:
@@ -157,7 +159,7 @@ class LocalRows(TrainingRows):
         rows = np.ones((len(chosen), d + scaling.fit_intercept))
         for start in range(0, len(chosen), 1024):
             part = slice(start, start + 1024)
-            some = self.X[chosen[part]]
+            some = readable(self.X, chosen[part])
             dense = some if isinstance(some, np.ndarray) else some.toarray()
             rows[part, :d] = (dense - scaling.center) * scaling.unit
         return Sample(rows, weight, penalty, self.n_threads)
@@ -169,7 +171,7 @@ class LocalRows(TrainingRows):
     def stored_of(self, choice: Choice, scaling: Scaling, penalty: Float64) -> StoredRows:
         """The rows of a choice as they are stored."""
         chosen, weight = choice
-        X = self.X if len(chosen) == self.n_rows else self.X[chosen]
+        X = self.X if len(chosen) == self.n_rows else readable(self.X, chosen)
         return StoredRows(X, weight, scaling.center, scaling.unit, penalty, scaling.fit_intercept, self.n_threads)
 
     def length(self, scaling: Scaling) -> float:
@@ -181,7 +183,9 @@ class LocalRows(TrainingRows):
         if distance == 0:
             return np.arange(self.n_rows), self.weight.astype(np.float64)
         lengths = self._lengths(scaling)
-        return _hit(self._running(lengths) + start, lengths, distance, start)
+        running = self._running(lengths)
+        running += start
+        return _hit(running, lengths, distance, start)
 
     def _choose(self, n_rows: int, scaling: Scaling) -> Choice:
         if n_rows >= self.n_rows:
@@ -191,19 +195,22 @@ class LocalRows(TrainingRows):
         return _hit(running, lengths, float(running[-1]) / n_rows, 0.0)
 
     def _running(self, lengths: Float64) -> Float64:
-        return np.cumsum(self.weight * lengths)
+        running: Float64 = lengths * self.weight
+        np.cumsum(running, out=running)
+        return running
 
     def _lengths(self, scaling: Scaling) -> Float64:
         """Squared length of each row in standardised coordinates, with that of an intercept."""
         center, unit, _ = scaling
+        if is_dense(self.X):
+            lengths = row_lengths(self.X, center, unit, self.n_threads)
+            lengths += 1
+            return lengths
         length = np.empty(self.n_rows)
-        if isinstance(self.X, np.ndarray):
-            _core.row_lengths(self.X, center, unit, length)
-            return length + 1
         # Of the entries, against that of a row without any.
         empty = center * unit
         for start in range(0, self.n_rows, 4096):
-            part = self.X[start : start + 4096]
+            part = readable(self.X, slice(start, start + 4096))
             change = ((part.data - center[part.indices]) * unit[part.indices]) ** 2
             running = np.append(0.0, np.cumsum(change - empty[part.indices] ** 2))
             length[start : start + 4096] = np.diff(running[part.indptr])
@@ -212,7 +219,11 @@ class LocalRows(TrainingRows):
 
 def _hit(running: Float64, lengths: Float64, distance: float, start: float) -> Choice:
     """The rows that points hit, each as much heavier as it is short."""
-    points = np.floor(running / distance + 0.5)
-    hits = np.diff(points, prepend=np.floor(start / distance + 0.5))
-    chosen = np.flatnonzero(hits)
-    return chosen, hits[chosen] * distance / lengths[chosen]
+    before, parts = math.floor(start / distance + 0.5), []
+    for first in range(0, len(running), 4096):  # as other arrays of all rows would be larger than the sample
+        marks = np.floor(running[first : first + 4096] / distance + 0.5)
+        hits = np.diff(marks, prepend=before)
+        before, some = marks[-1], np.flatnonzero(hits)
+        parts.append((some + first, hits[some]))
+    chosen, times = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return chosen, times * distance / lengths[chosen]

@@ -8,11 +8,12 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
+Places = npt.NDArray[np.intp]
 DType = np.dtype[Any]
 Layout = dict[str, int]  # of packed coefficients, see _kernels.layout
 if TYPE_CHECKING:
     from scipy.sparse import csr_array, csr_matrix
-Rows: TypeAlias = Union[Array, "csr_array", "csr_matrix"]
+Rows: TypeAlias = Union[Array, "csr_array", "csr_matrix"]  # below the gate also _mapped.Mapped, in place of an array
 
 
 class _Sparse(Protocol):
@@ -23,4 +24,4 @@ class _Sparse(Protocol):
 
 Data: TypeAlias = npt.ArrayLike | _Sparse  # what users hand in as X
 
-__all__ = ["Array", "Codes", "DType", "Data", "Float64", "Layout", "Rows"]
+__all__ = ["Array", "Codes", "DType", "Data", "Float64", "Layout", "Places", "Rows"]

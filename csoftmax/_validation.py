@@ -17,6 +17,7 @@ import numpy as np
 from . import _kernels
 from ._errors import DataConversionWarning, warn
 from ._frames import column_names, is_missing, read
+from ._mapped import check_file, is_dense, is_mapped
 from ._threads import available_threads, run
 from ._typing import Array, Codes, Float64, Rows
 
@@ -31,6 +32,7 @@ _OTHER_LIBRARIES = {
     "tensorflow": "X.numpy()",
 }
 _INT_MAX = 2**31 - 1
+LABELS = 2**18  # that are sorted at once
 
 
 # ---- arrays -------------------------------------------------------------------------------------------------------
@@ -146,6 +148,8 @@ def _checked(table: Any, shape: tuple[int, int], name: str) -> Any:
 def _compressed(table: Any, n_major: int, n_minor: int, name: str) -> tuple[Array, Array, Array, bool]:
     """Values, indices and indptr of CSR, CSC or BSR, as they claim to be, and whether any entry occurs twice."""
     values, indices, indptr = (np.ascontiguousarray(part) for part in (table.data, table.indices, table.indptr))
+    for part, of in (values, "data"), (indices, "indices"), (indptr, "indptr"):
+        check_file(part, 0, len(part), "entries", f"{name}.{of}")
     fault = "indptr" if indptr.shape != (n_major + 1,) else "indices" if indices.ndim != 1 else ""
     if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
         fault = "indices, which are not integers"
@@ -183,7 +187,8 @@ def as_floats(array: Array, name: str) -> Array:
         dtype = np.dtype(np.float64)
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return array
-    require_memory(array.size * dtype.itemsize, f"a contiguous {dtype} copy of {name}, shape {array.shape},")
+    advice = f"a C-contiguous file of float32 or float64 needs none: write {name} to one, and map it by numpy.memmap"
+    require_memory(array.size * dtype.itemsize, f"a contiguous {dtype} copy of {name}, shape {array.shape},", advice)
     return np.require(array, dtype, ["C", "A"])
 
 
@@ -205,22 +210,26 @@ def _objects_as_floats(array: Array, name: str) -> Array:
 
 def check_finite(array: Rows, name: str, n_threads: int = 1) -> None:
     """Refuse NaN and infinity, naming the first place."""
-    values = array if isinstance(array, np.ndarray) else array.data
+    values = array if is_dense(array) else array.data
     if values.size == 0:
         return
-    rows = values.reshape(len(values), -1)
+    rows = values.reshape(len(values), -1) if isinstance(values, np.ndarray) else values
+    mapped, what = isinstance(rows, np.ndarray) and is_mapped(rows), "rows" if is_dense(array) else "entries"
     step = max(1, 2**18 // max(1, rows.shape[1]))
     clean = [True] * -(-len(rows) // step)
 
     def look(item: int, worker: int) -> None:
+        if mapped:
+            check_file(rows, item * step, min((item + 1) * step, len(rows)), what, name)
         clean[item] = _kernels.all_finite(rows[item * step : (item + 1) * step])
 
     run(look, len(clean), n_threads)
     if not all(clean):
         first = clean.index(False) * step
-        row, column = np.argwhere(~np.isfinite(rows[first : first + step]))[0]
-        bad, row = rows[first + row, column], first + row
-        if not isinstance(array, np.ndarray):
+        block = rows[first : first + step]
+        row, column = np.argwhere(~np.isfinite(block))[0]
+        bad, row = block[row, column], first + row
+        if not is_dense(array):
             row, column = np.searchsorted(array.indptr, row, side="right") - 1, array.indices[row]
         where = f"row {row}" + (f", column {column}" if array.ndim == 2 else "")
         raise ValueError(f"{name} contains {bad} at {where}: NaN and infinity are not taken; impute or drop such rows")
@@ -322,29 +331,34 @@ def encode_labels(labels: Array) -> tuple[Array, Codes]:
 
 def distinct(labels: Array) -> tuple[Array, Codes]:
     """The same for any number of classes; whole numbers that lie close together are counted, not sorted."""
-    if labels.dtype.kind in "iu" and len(labels):
+    if labels.dtype.kind in "iu" and len(labels) > 0:
         low, high = int(labels.min()), int(labels.max())
         if high - low < len(labels) and high <= np.iinfo(np.int64).max:
             place = labels.astype(np.int64) - low
             present = np.bincount(place) > 0
             number = (np.cumsum(present) - 1).astype(np.int32)
             return (np.flatnonzero(present) + low).astype(labels.dtype), number[place]
+    if not len(labels):
+        return labels, np.zeros(0, np.int32)
     try:
-        classes, codes = np.unique(labels, return_inverse=True)
+        # In parts, as the sort that finds a code for each row takes 40 bytes of it.
+        parts = [slice(start, start + LABELS) for start in range(0, len(labels), LABELS)]
+        classes = np.unique(np.concatenate([np.unique(labels[part]) for part in parts]))
+        codes = np.empty(len(labels), np.int32)
+        for part in parts:
+            codes[part] = np.searchsorted(classes, labels[part])
     except TypeError as error:
         raise TypeError(
             f"y mixes labels that cannot be sorted ({error}): make them one type, for instance y.astype(str)"
         ) from None
-    return classes, codes.astype(np.int32)
+    return classes, codes
 
 
 def class_factors(class_weight: Any, classes: Array, codes: Codes, weight: Float64, labels: Array) -> Float64:
-    """The factor of each row: 1, a user's by label, or "balanced": sum of weights / (K * weight of the class).
+    """The factor of each row: a user's by label, or "balanced": sum of weights / (K * weight of the class).
 
     classes and codes are of the rows of positive weight; other rows get a factor of 1.
     """
-    if class_weight is None:
-        return np.ones(len(labels))
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(f"class_weight={class_weight!r}: expected None, 'balanced' or a dict from label to weight")
@@ -383,13 +397,12 @@ def check_total(weight: Float64, C: float) -> None:
         raise ValueError(f"C={C!r} times the sum of weights {total:g} is too small: 1 / (C sum) is beyond float64")
 
 
-def require_memory(n_bytes: int, what: str) -> None:
+def require_memory(n_bytes: int, what: str, advice: str = "use fewer features or classes, or float32") -> None:
     """Refuse before trying what cannot fit: Linux would grant the memory and kill the process later."""
     present = present_memory()
     if n_bytes > present:
         raise MemoryError(
-            f"{what} needs {n_bytes / 2**30:.1f} GiB and this machine has {present / 2**30:.1f} GiB: "
-            f"use fewer features or classes, or float32"
+            f"{what} needs {n_bytes / 2**30:.1f} GiB and this machine has {present / 2**30:.1f} GiB: {advice}"
         )
 
 

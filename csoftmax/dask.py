@@ -117,7 +117,7 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         """
         return super().fit(X, y, sample_weight)
 
-    def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int) -> Any:
+    def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int, sweep: bool = True) -> Any:
         held = _held([X, y, sample_weight])
         chunks = _delayed_rows(X, y, sample_weight)
         blocks = cluster.tasks(cluster.read_block, ((number, *chunk) for number, chunk in enumerate(chunks)))
@@ -129,8 +129,10 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         whole = _merged(summaries)
         n_classes = len(whole.classes)
         gate.require_model_memory(n_classes, whole.n_features, newton=self.solver == "newton")
-        codes = np.arange(n_classes, dtype=np.int32)
-        factors = gate.class_factors(self.class_weight, whole.classes, codes, whole.totals, whole.classes)
+        factors = np.ones(n_classes)
+        if self.class_weight is not None:
+            codes = np.arange(n_classes, dtype=np.int32)
+            factors = gate.class_factors(self.class_weight, whole.classes, codes, whole.totals, whole.classes)
         chosen = factors > 0
         classes, _ = gate.encode_labels(whole.classes[chosen])
         totals, lightest = ((each * factors)[chosen] for each in (whole.totals, whole.lightest))

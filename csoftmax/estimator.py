@@ -11,6 +11,7 @@ import numpy.typing as npt
 from . import _validation as gate
 from ._errors import ConvergenceWarning, warn
 from ._frames import feature_names
+from ._mapped import Mapped, is_mapped
 from ._objective import Objective
 from ._predictor import Predictor
 from ._progress import Progress
@@ -209,7 +210,8 @@ class SoftmaxRegression(Estimator):
         X : array_like or data frame of shape (n, d)
             Finite. float32 stays float32, unless a column lies more than 1000 standard deviations from zero; other real
             dtypes become float64. A C-contiguous array is not copied, unless rows have weight 0. Data frames may be of
-            pandas, polars or PyArrow, with columns of numbers.
+            pandas, polars or PyArrow, with columns of numbers. A C-contiguous float32 or float64 `numpy.memmap`, or a
+            view of one, is read in parts and never copied whole; see Notes.
         y : array_like of shape (n,)
             Labels of one sortable type: int, str, bool, whole floats. A single column is taken as well.
         sample_weight : array_like of shape (n,), optional
@@ -225,6 +227,8 @@ class SoftmaxRegression(Estimator):
             For input or parameters that are not as described; the estimator stays as it was.
         MemoryError
             If X or the coefficients cannot fit into this machine's memory; nothing was tried.
+        OSError
+            If the file of a memory-mapped X was cut short; the estimator stays as it was.
 
         Warns
         -----
@@ -232,11 +236,20 @@ class SoftmaxRegression(Estimator):
             If the solver ended before its stopping test held.
         DataConversionWarning
             If y is a column.
+
+        Notes
+        -----
+        A memory-mapped X gives bitwise the same model as one in memory, up to 5 GB: beyond that a solver may use memory
+        in proportion to an X that is in memory, and 256 MB at most if it is mapped. A CSR matrix may have mapped arrays
+        as well; of that, rows are copied if some have weight 0, and values if columns lie far from zero in float32.
+
+        Before each part of the rows is read, the length of the file is looked at. A file that shrinks while a part is
+        being read cannot be caught: the system ends the process.
         """
         began = time.perf_counter()
         self._check_parameters()
         n_threads = gate.threads(self.n_threads)
-        data = self._check_data(X, y, sample_weight, n_threads)
+        data = self._check_data(X, y, sample_weight, n_threads, sweep=False)
         objective = self._objective(data, n_threads)
         start = self._start(objective, data)
         with Progress(self.verbose, self.max_iter, "iteration") as progress:
@@ -264,24 +277,31 @@ class SoftmaxRegression(Estimator):
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback={self.callback!r}: expected a function of (iteration, objective, gradient_norm)")
 
-    def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int) -> _TrainingData:
+    def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int, sweep: bool = True) -> _TrainingData:
+        """Without a sweep of its own, all rows of a mapped X are left to the objective to look for NaN in."""
         # Shapes and labels first: they say what has to fit into memory before X is read or copied.
         names = feature_names(X)
         table = gate.as_table(X, "X")
         n, d = table.shape
         labels = gate.as_labels(y, n)
         weight = gate.as_sample_weight(sample_weight, n)
-        classes, codes = gate.encode_labels(labels[weight > 0])
-        weight = weight * gate.class_factors(self.class_weight, classes, codes, weight, labels)
+        classes, codes = gate.encode_labels(labels if weight.all() else labels[weight > 0])
+        if self.class_weight is not None:
+            weight = weight * gate.class_factors(self.class_weight, classes, codes, weight, labels)
         gate.check_total(weight, float(self.C))
         keep = weight > 0
         if not keep.all():
             weight = weight[keep]
             classes, codes = gate.encode_labels(labels[keep])
         gate.require_model_memory(len(classes), d, newton=self.solver == "newton")
-        matrix = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
-        gate.check_finite(matrix, "X", n_threads)
-        return _TrainingData(matrix if keep.all() else matrix[keep], codes, classes, weight, names, keep)
+        matrix: Rows = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
+        if isinstance(matrix, np.ndarray) and is_mapped(matrix):
+            matrix = Mapped(matrix)
+        if sweep or not isinstance(matrix, Mapped) or not keep.all():
+            gate.check_finite(matrix, "X", n_threads)
+        if not keep.all():
+            matrix = matrix.take(np.flatnonzero(keep)) if isinstance(matrix, Mapped) else matrix[keep]
+        return _TrainingData(matrix, codes, classes, weight, names, keep)
 
     def _objective(self, data: _TrainingData, n_threads: int) -> Objective:
         return Objective(
@@ -417,7 +437,7 @@ class SoftmaxRegression(Estimator):
                 f"{self.n_features_in_} features as input"
             )
         gate.check_finite(rows, "X", gate.threads(None))
-        return model, rows.astype(model.dtype, copy=False)
+        return model, rows if is_mapped(rows) else rows.astype(model.dtype, copy=False)
 
 
 class _Monitor:

@@ -337,6 +337,8 @@ def test_the_core_refuses_what_does_not_fit_together():
     for position, short in (*replacements.items(), (11, gradients[:, :-64].copy()), (12, work[:-1])):
         with pytest.raises(ValueError, match=r"layout|too small|rows"):
             _core.loss_gradient(*case[:position], short, *case[position + 1 :])
+    with pytest.raises(ValueError, match="lost is shorter"):
+        _core.loss_gradient(*case, np.empty(0))
     with pytest.raises(ValueError, match="too small"):
         _kernels.pack(coef, intercept, layout, packed[: 5 * layout["width"]])
     with pytest.raises(ValueError, match="too small"):
