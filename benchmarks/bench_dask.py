@@ -56,7 +56,7 @@ def cluster(n_workers):
     return LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=":0", memory_limit="8GiB")
 
 
-# ---- what is moved ----------------------------------------------------------------------------------------------------
+# ---- what is moved --------------------------------------------------------------------------------------------------
 
 
 def moved(client):
@@ -89,7 +89,7 @@ def bytes_of_a_pass(client, X, y, passes=50):
     return gradient, n_workers
 
 
-# ---- the three ----------------------------------------------------------------------------------------------------------
+# ---- the three ------------------------------------------------------------------------------------------------------
 
 
 def overhead(n_rows, repeats):
@@ -174,7 +174,7 @@ def model(n_rows, repeats):
             f"{1e3 * times[n_parts, size]:.1f}" if (n_parts, size) in times else "" for size in (640, 2**17, 2**20)
         ]
         print(f"| {n_parts} | {' | '.join(cells)} |")
-    # Least squares of the fixed costs: a constant, one for each task, one for each level of the tree, one for each byte.
+    # Least squares of the costs: a constant, those of a task, of a level of the tree, and of a byte.
     design = [[1, n, _levels(n), 8 * size * min(n, 2 + _levels(n))] for n, size in times]
     cost = np.linalg.lstsq(np.array(design), np.array(list(times.values())), rcond=None)[0]
     cost = np.maximum(cost, 0)
