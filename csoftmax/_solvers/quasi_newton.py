@@ -27,7 +27,7 @@ from .proximal import proximal
 
 MORE = 4  # times the rows of the first model for a later one
 SPARSE_INTERVAL = 20
-ENTRIES = 20  # of a row at least, for scores to be kept: with fewer the exponentials of a trial cost as much as a pass
+ENTRIES = 20  # of a row at least, for scores to be kept: of 20 classes it pays from 25 on, of 3 from less than 9
 REFRESHED = 20  # iterations after which kept scores are computed anew
 SETTLED = 0.05  # share of J: where it fell by more in the last iteration, a new model would soon be wrong
 OTHERS = 14  # vectors as long as theta, besides the pairs
