@@ -20,8 +20,7 @@ import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster, wait
 
-from csoftmax import SoftmaxRegression
-from csoftmax._cluster import Parts, task
+from csoftmax import SoftmaxRegression, _cluster
 from csoftmax.dask import DaskSoftmaxRegression
 
 D, K, CHUNKS = 64, 10, 32
@@ -52,6 +51,12 @@ def timed(model, X, y):
     return time.perf_counter() - began, model
 
 
+def passes_of(X, y):
+    """What a fit asks in every iteration."""
+    _cluster._held.set([])  # as long as the program runs
+    return DaskSoftmaxRegression()._check_data(X, y, None, 1).all_rows.passes()
+
+
 def cluster(n_workers):
     return LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=":0", memory_limit="8GiB")
 
@@ -74,8 +79,7 @@ def moved(client):
 
 def bytes_of_a_pass(client, X, y, passes=50):
     """Bytes for each worker and pass, in units of the coefficients; of a gradient, and of a curvature model."""
-    rows = DaskSoftmaxRegression()._check_data(X, y, None, 1).all_rows
-    loss, n_workers = rows.passes(), len(client.nthreads())
+    loss, n_workers = passes_of(X, y), len(client.nthreads())
     loss.take(np.zeros((K, D)), np.zeros(K))
     by_coef, by_intercept = np.empty((K, D)), np.empty(K)
     unit = 8 * K * D * n_workers
@@ -145,11 +149,12 @@ def model(n_rows, repeats):
     """T(p) = rows / p * row + latency + p * task + log4(p) * (level + bytes / bandwidth)."""
     times = {}
     with cluster(2) as workers, Client(workers) as client:
+        _cluster._held.set([])
         for n_parts in (1, 2, 4, 16, 64, 256):
             for size in (640, 2**17, 2**20):
                 if n_parts * size > 2**24:
                     continue
-                parts = Parts([task(_nothing) for _ in range(n_parts)]).kept()
+                parts = _cluster.Parts([_cluster.task(_nothing) for _ in range(n_parts)]).kept()
                 argument = np.zeros(size)
                 asked = []
                 for _ in range(12):
@@ -157,9 +162,7 @@ def model(n_rows, repeats):
                     parts.ask("squares", argument)
                     asked.append(time.perf_counter() - began)
                 times[n_parts, size] = float(np.median(asked[2:]))
-        there = arrays(n_rows)
-        rows = DaskSoftmaxRegression()._check_data(*there, None, 1).all_rows
-        loss = rows.passes()
+        loss = passes_of(*arrays(n_rows))
         loss.take(np.zeros((K, D)), np.zeros(K))
         by_coef, by_intercept = np.empty((K, D)), np.empty(K)
         asked = []

@@ -8,8 +8,10 @@ repeat any of them wherever it likes: what a lost worker held is made again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import reduce
+from itertools import repeat
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -21,15 +23,15 @@ from dask.delayed import Delayed, delayed
 from . import _validation as gate
 from ._curvature import Sample, StoredRows
 from ._frames import feature_names
-from ._mapped import n_entries
+from ._mapped import check_file, n_entries
 from ._passes import PLAIN, ColumnRanges, LossPass, Standard, n_bytes
 from ._rows import LocalRows, Scaling, TrainingRows
 from ._typing import Array, Codes, DType, Float64, Rows
 
 FAN_IN = 4  # answers that one task, or the client, adds up
-INLINE = (
-    2**20
-)  # bytes that a client sends as they are; of more, one copy goes to the cluster, and from worker to worker
+# Bytes that a client sends with each task; of more, one copy goes to the cluster, and from worker to worker.
+INLINE = 2**20
+SHARE = 0.5  # of the cluster's memory that checked data may take, to be kept there
 
 
 # ---- on the workers -------------------------------------------------------------------------------------------------
@@ -48,9 +50,9 @@ class Part(list[LocalRows]):
     @contextmanager
     def passes(self) -> Iterator[list[LossPass]]:
         """A pass for every block; they share their memory and the coefficients of the first."""
-        if self._idle:
+        try:
             passes = self._idle.pop()
-        else:
+        except IndexError:
             passes = [self[0].passes()]
             passes += [rows.passes(passes[0]) for rows in self[1:]]
         yield passes
@@ -87,10 +89,12 @@ class Block(NamedTuple):
 @contextmanager
 def errors_name(number: int) -> Iterator[None]:
     """Have errors name the block."""
+    kinds = TypeError, ValueError, MemoryError, OSError
     try:
         yield
-    except (TypeError, ValueError, MemoryError) as error:
-        raise type(error)(f"block {number}: {error}") from None
+    except kinds as error:
+        kind = next(kind for kind in kinds if isinstance(error, kind))  # their subclasses may take other arguments
+        raise kind(f"block {number}: {error}") from None
 
 
 def read_block(number: int, X: Any, y: Any, sample_weight: Any) -> Block:
@@ -101,6 +105,7 @@ def read_block(number: int, X: Any, y: Any, sample_weight: Any) -> Block:
         labels = gate.as_labels(y, table.shape[0])
         weight = gate.as_weights(sample_weight, table.shape[0])
         matrix = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
+        check_file(matrix, 0, table.shape[0])
         gate.check_finite(matrix, "X")
         keep = weight > 0
         if not keep.all():
@@ -170,6 +175,7 @@ def _spread(part: Part, coef: Float64, intercept: Float64, center: Float64) -> t
 
 
 def _add(answers: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Sums of numbers and arrays; lists are joined."""
     return tuple(reduce(lambda one, other: one + other, each) for each in zip(*answers, strict=True))
 
 
@@ -230,14 +236,20 @@ def task(function: Callable[..., Any], *arguments: Any) -> Delayed:
     return made
 
 
-def tasks(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Delayed]:
-    """Calls that belong together.
+def tasks(
+    function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], where: Iterable[Sequence[str]] = repeat(())
+) -> list[Delayed]:
+    """Calls that belong together, and the workers that had better make them.
 
     They have a group of their own: of a group with more tasks than threads, and few inputs, Dask takes it that the
     inputs may as well be moved.
     """
     call, name = delayed(function, pure=False), f"csoftmax_{function.__name__}-{uuid4().hex}"
-    return [call(*arguments, dask_key_name=(name, number)) for number, arguments in enumerate(calls)]
+    made = []
+    for number, (arguments, workers) in enumerate(zip(calls, where, strict=False)):
+        with dask.annotate(**{"workers": list(workers), "allow_other_workers": True} if workers else {}):
+            made.append(call(*arguments, dask_key_name=(name, number)))
+    return made
 
 
 def constant(value: Any) -> Delayed:
@@ -247,14 +259,65 @@ def constant(value: Any) -> Delayed:
 
 def current_client() -> Any:
     """The distributed client that Dask would use, or None."""
-    if dask.config.get("scheduler", None) not in (None, "distributed", "dask.distributed"):
+    try:
+        from distributed import Client, default_client
+    except ImportError:
+        return None
+    scheduler = dask.config.get("scheduler", None)
+    if isinstance(scheduler, Client):
+        return scheduler
+    if scheduler not in (None, "distributed", "dask.distributed"):
         return None
     try:
-        from distributed import default_client
-
         return default_client()
-    except (ImportError, ValueError):
+    except ValueError:
         return None
+
+
+def fits(n_bytes: float) -> bool:
+    """Whether so much may be kept in memory, which nobody knows of NaN."""
+    client = current_client()
+    if client is None:
+        return n_bytes <= SHARE * gate.present_memory()
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return bool(n_bytes <= SHARE * sum(worker["memory_limit"] or np.inf for worker in workers))
+
+
+_held: ContextVar[list[Delayed]] = ContextVar("_held")
+
+
+@contextmanager
+def holding() -> Iterator[None]:
+    """What is persisted meanwhile is released in the end, whoever still refers to it."""
+    token = _held.set([])
+    try:
+        yield
+    finally:
+        with suppress(ImportError):
+            from distributed import futures_of
+
+            for future in futures_of(_held.get()):
+                future.release()
+        _held.reset(token)
+
+
+def persist(made: list[Delayed]) -> list[Delayed]:
+    """Have these computed, and kept until `holding` ends."""
+    with _quietly():
+        kept = list(dask.persist(*made, optimize_graph=False))
+    _held.get().extend(kept)
+    return kept
+
+
+def compute(made: list[Delayed]) -> list[Any]:
+    """Their values."""
+    with _quietly():
+        return list(dask.compute(*made, optimize_graph=False))
+
+
+def _quietly() -> Any:
+    """Without Dask's warning of large graphs: what is large in ours is the coefficients, which have to get there."""
+    return dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"})
 
 
 class Parts:
@@ -266,25 +329,30 @@ class Parts:
 
     def kept(self) -> "Parts":
         """The same in memory, if it is not there."""
-        return Parts(list(dask.persist(*self.parts, optimize_graph=False)))
+        return Parts(persist(self.parts))
 
     def ask(self, what: str, *arguments: Any) -> tuple[Any, ...]:
         """The answer of all rows."""
-        size = sum(argument.nbytes for argument in arguments if isinstance(argument, np.ndarray))
-        given = arguments if size * len(self.parts) <= INLINE else constant(arguments)
+        given = arguments if _size(arguments) * len(self.parts) <= INLINE else constant(arguments)
         nodes = tasks(ask, [(part, what, given) for part in self.parts])
         while len(nodes) > FAN_IN:
             nodes = tasks(combine, [(what, nodes[i : i + FAN_IN]) for i in range(0, len(nodes), FAN_IN)])
         client = current_client()
         if client is None:
-            return combine(what, list(dask.compute(*nodes, optimize_graph=False)))
+            return combine(what, compute(nodes))
         # A client's messages are 10 ms apart: that old answers may go is told together with the next question.
-        self._asked = client.compute(nodes, optimize_graph=False)
+        with _quietly():
+            self._asked = client.compute(nodes, optimize_graph=False)
         return combine(what, client.gather(self._asked))
 
     def each(self, function: Callable[..., Any], *arguments: list[Any]) -> "Parts":
         """What a function makes of each part, with its own argument of every list."""
         return Parts(tasks(function, zip(self.parts, *arguments, strict=True)))
+
+
+def _size(value: Any) -> int:
+    """Bytes of the arrays in tuples of tuples."""
+    return sum(map(_size, value)) if isinstance(value, tuple) else getattr(value, "nbytes", 0)
 
 
 class ClusterRows(TrainingRows):
@@ -304,6 +372,8 @@ class ClusterRows(TrainingRows):
         Whether the parts are in memory.
     """
 
+    elsewhere = True
+
     def __init__(self, parts: Parts, numbers: list[list[int]], summary: Summary, total: float, keep: bool) -> None:
         self._parts, self._numbers, self._summary, self._keep = parts.kept() if keep else parts, numbers, summary, keep
         self.n_rows, self.n_entries = int(summary.counts.sum()), summary.n_entries
@@ -314,7 +384,8 @@ class ClusterRows(TrainingRows):
 
     def in_float64(self) -> "ClusterRows":
         summary = self._summary._replace(dtype=np.dtype(np.float64))
-        return ClusterRows(self._parts.each(part_in_float64), self._numbers, summary, self.total, self._keep)
+        keep = self._keep and fits(3 * self._summary.n_bytes)  # both are kept
+        return ClusterRows(self._parts.each(part_in_float64), self._numbers, summary, self.total, keep)
 
     def moments(self) -> tuple[Float64, Float64]:
         columns = ColumnRanges(*self._parts.ask("column_ranges")).measure(self.n_rows)

@@ -79,7 +79,7 @@ class Objective:
         self.penalise(C, l1_ratio)
         self._sample: tuple[int, RowSums] | None = None  # the last one, and how many rows it was asked for
         self.n_passes = 0
-        self.memory = MEMORY if rows.mapped else max(MEMORY, rows.n_entries * rows.dtype.itemsize // 20)
+        self.memory = MEMORY if rows.elsewhere else max(MEMORY, rows.n_entries * rows.dtype.itemsize // 20)
 
     @classmethod
     def of(

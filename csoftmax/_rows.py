@@ -41,7 +41,7 @@ class TrainingRows(ABC):
     class_shares: Float64
     least_weight: float
     keeps_scores = False  # `passes` can
-    mapped = False  # X lies in a file
+    elsewhere = False  # X lies in a file, or on other machines: what a solver may use must not grow with it
 
     @abstractmethod
     def moments(self) -> tuple[Float64, Float64]: ...
@@ -87,7 +87,7 @@ class LocalRows(TrainingRows):
         self.weight = (sample_weight / self.total).astype(X.dtype)
         self.n_rows, self.n_features = X.shape
         self.n_columns = 1 if n_classes == 2 else n_classes
-        self.n_entries, self.dtype, self.sparse, self.mapped = n_entries(X), X.dtype, not is_dense(X), is_mapped(X)
+        self.n_entries, self.dtype, self.sparse, self.elsewhere = n_entries(X), X.dtype, not is_dense(X), is_mapped(X)
         self.class_shares: Float64 = np.bincount(y, weights=self.weight, minlength=n_classes).astype(float)
         self.least_weight = float(self.weight.min(initial=np.inf))
 

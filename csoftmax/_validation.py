@@ -277,6 +277,8 @@ def as_labels(y: Any, n_samples: int) -> Array:
     Numbers that are stored as objects count as numbers; one column counts as a vector, with a warning.
     """
     labels = as_vector(_one_column(y), "y", n_samples)
+    if labels.dtype.kind == "T":  # NumPy's strings of any length, which model files do not know
+        labels = labels.astype(np.str_)
     if labels.dtype.kind == "O":
         if any(is_missing(value) for value in labels):
             raise ValueError("y contains a missing value (None or NaN): drop such rows or give them a label")

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 try:
-    import dask
     import dask.array as da
     from dask.base import is_dask_collection
     from dask.delayed import Delayed
@@ -24,8 +23,6 @@ from ._typing import Array, DType, Float64
 from .estimator import SoftmaxRegression
 
 __all__ = ["DaskSoftmaxRegression"]
-
-SHARE = 0.5  # of the cluster's memory that checked data may take, to be kept there
 
 
 class _ClusterData(NamedTuple):
@@ -115,43 +112,49 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         ConvergenceWarning
             If the solver ended before its stopping test held.
         """
-        return super().fit(X, y, sample_weight)
+        with cluster.holding():
+            return super().fit(X, y, sample_weight)
 
     def _check_data(self, X: Any, y: Any, sample_weight: Any, n_threads: int, sweep: bool = True) -> Any:
-        held = _held([X, y, sample_weight])
-        chunks = _delayed_rows(X, y, sample_weight)
-        blocks = cluster.tasks(cluster.read_block, ((number, *chunk) for number, chunk in enumerate(chunks)))
-        keep = held >= len(blocks) or _fits(X.nbytes if isinstance(X, da.Array) else np.nan)
+        holders = _holders(X, y, sample_weight)
+        calls = [(number, *chunk) for number, chunk in enumerate(_delayed_rows(X, y, sample_weight))]
+        homes = [holders.get(block.key, ()) for _, block, *_ in calls]
+        blocks = cluster.tasks(cluster.read_block, calls, homes)
+        keep = (all(homes) and _is_as_used(X)) or cluster.fits(_n_bytes(X))
         blocks, groups, summaries = _read(blocks, keep)
-        if not keep and _fits(sum(summary.n_bytes for summary in summaries)):
+        if not keep and cluster.fits(sum(summary.n_bytes for summary in summaries)):
             keep = True
             blocks, groups, summaries = _read(blocks, keep)
-        whole = _merged(summaries)
-        n_classes = len(whole.classes)
-        gate.require_model_memory(n_classes, whole.n_features, newton=self.solver == "newton")
-        factors = np.ones(n_classes)
-        if self.class_weight is not None:
-            codes = np.arange(n_classes, dtype=np.int32)
-            factors = gate.class_factors(self.class_weight, whole.classes, codes, whole.totals, whole.classes)
-        chosen = factors > 0
-        classes, _ = gate.encode_labels(whole.classes[chosen])
-        totals, lightest = ((each * factors)[chosen] for each in (whole.totals, whole.lightest))
-        gate.check_total(totals, float(self.C))
-        n_entries = round(whole.n_entries * whole.counts[chosen].sum() / whole.counts.sum())
-        summary = whole._replace(
-            n_entries=n_entries, classes=classes, counts=whole.counts[chosen], totals=totals, lightest=lightest
-        )
-        total = float(totals.sum())
+        whole, factors = self._weighted(_merged(summaries))
+        members = [[i for i in group.members if np.isin(summaries[i].classes, whole.classes).any()] for group in groups]
+        used = [(numbers, group.workers) for numbers, group in zip(members, groups, strict=True) if numbers]
+        total = float(whole.totals.sum())
+        settings = cluster.constant(whole.classes), cluster.constant(factors), total
         each = self.n_threads if keep or self.n_threads is not None else 1
-        settings = [cluster.constant(value) for value in (classes, factors[chosen])]
-        parts, numbers = [], []
-        for group in groups:
-            if used := [i for i in group.members if np.isin(summaries[i].classes, classes).any()]:
-                with dask.annotate(**group.where):
-                    parts.append(cluster.task(cluster.make_part, [blocks[i] for i in used], *settings, total, each))
-                numbers.append(used)
-        rows = ClusterRows(Parts(parts), numbers, summary, total, keep)
-        return _ClusterData(rows, classes, whole.names)
+        parts = cluster.tasks(
+            cluster.make_part,
+            [([blocks[i] for i in numbers], *settings, each) for numbers, _ in used],
+            [workers for _, workers in used],
+        )
+        rows = ClusterRows(Parts(parts), [numbers for numbers, _ in used], whole, total, keep)
+        return _ClusterData(rows, whole.classes, whole.names)
+
+    def _weighted(self, whole: Summary) -> tuple[Summary, Float64]:
+        """With class_weight, and its factor for each class that is left."""
+        gate.require_model_memory(len(whole.classes), whole.n_features, newton=self.solver == "newton")
+        gate.check_total(whole.totals, float(self.C))
+        factors = np.ones(len(whole.classes))
+        if self.class_weight is not None:
+            codes = np.arange(len(whole.classes), dtype=np.int32)
+            factors = gate.class_factors(self.class_weight, whole.classes, codes, whole.totals, whole.classes)
+        left = whole.totals * factors > 0
+        classes, _ = gate.encode_labels(whole.classes[left])
+        totals, lightest = ((each * factors)[left] for each in (whole.totals, whole.lightest))
+        gate.check_total(totals, float(self.C))
+        counts = whole.counts[left]
+        n_entries = round(whole.n_entries * counts.sum() / whole.counts.sum())
+        weighted = whole._replace(n_entries=n_entries, classes=classes, counts=counts, totals=totals, lightest=lightest)
+        return weighted, factors[left]
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
@@ -184,18 +187,18 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         model = cluster.constant(self._local())
         rows = _delayed_rows(X, y, sample_weight)
         counted = cluster.tasks(_count_right, ((number, model, *row) for number, row in enumerate(rows)))
-        right, total = np.sum(dask.compute(*counted), axis=0)
-        if not total > 0:
-            raise ValueError("sample_weight adds up to 0: expected weights that are not all zero")
+        right, total = np.sum(cluster.compute(counted), axis=0)
+        if not 0 < total < np.inf:
+            raise ValueError(f"sample_weight adds up to {total}: expected a finite sum, and weights not all zero")
         return float(right / total)
 
     def _lazily(self, method: str, X: Any, columns: tuple[int, ...], dtype: DType) -> Any:
         if not _is_lazy(X):
             return getattr(super(), method)(X)
         model = cluster.constant(self._local())
+        parts, blocks = [], _blocks(X, "X")
         lengths = X.chunks[0] if isinstance(X, da.Array) else None
-        parts = []
-        for number, block in enumerate(_blocks(X, "X")):
+        for number, block in enumerate(blocks):
             shape = (np.nan if lengths is None else lengths[number], *columns)
             values = cluster.task(_predict_block, number, model, method, block, columns, dtype)
             parts.append(da.from_delayed(values, shape, dtype))
@@ -213,9 +216,9 @@ class DaskSoftmaxRegression(SoftmaxRegression):
 def _predict_block(
     number: int, model: SoftmaxRegression, method: str, X: Any, columns: tuple[int, ...], dtype: DType
 ) -> Array:
-    if gate.as_table(X, "X", minimum_rows=0).shape[0] == 0:
-        return np.empty((0, *columns), dtype)
     with cluster.errors_name(number):
+        if gate.as_table(X, "X", minimum_rows=0).shape[0] == 0:
+            return np.empty((0, *columns), dtype)
         return np.asarray(getattr(model, method)(X))
 
 
@@ -259,10 +262,8 @@ def _delayed_rows(X: Any, y: Any, sample_weight: Any) -> Iterator[tuple[Any, Any
 def _blocks(value: Any, name: str) -> list[Delayed]:
     """The blocks of rows of a Dask collection."""
     if isinstance(value, da.Array):
-        if value.ndim not in ((2,) if name == "X" else (1, 2)):
-            raise ValueError(
-                f"{name} has {value.ndim} dimension(s), shape {value.shape}: expected (n, d) for X, (n,) else"
-            )
+        if value.ndim != (2 if name == "X" else 1):
+            raise ValueError(f"{name} has shape {value.shape}: expected {'(n, d)' if name == 'X' else '(n,)'}")
         if value.ndim == 2 and value.numblocks[1] > 1:
             if np.isnan(value.shape[1]):
                 raise ValueError(
@@ -273,7 +274,14 @@ def _blocks(value: Any, name: str) -> list[Delayed]:
         return list(value.to_delayed().ravel())
     if isinstance(value, Delayed):
         return [value]
-    return list(value) if isinstance(value, list | tuple) else list(value.to_delayed())
+    if isinstance(value, list | tuple):
+        return list(value)
+    if not hasattr(value, "npartitions") or not hasattr(value, "to_delayed"):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}: expected a dask array, a dask data frame or series, or a list of "
+            f"delayed blocks"
+        )
+    return list(value.to_delayed())
 
 
 def _aligned(value: Any, name: str, n_blocks: int, lengths: tuple[int, ...] | None) -> list[Any]:
@@ -298,18 +306,16 @@ def _aligned(value: Any, name: str, n_blocks: int, lengths: tuple[int, ...] | No
             f"{name} is a {type(value).__name__} and the lengths of the blocks of X are unknown: pass {name} as a Dask "
             f"collection in the same blocks, or call X.compute_chunk_sizes() on an array"
         )
-    values = gate.as_array(value, name)
-    if values.ndim == 0 or len(values) != sum(lengths):
-        raise ValueError(f"{name} has shape {values.shape} and X has {sum(lengths)} rows: expected one value per row")
+    values = (gate.as_labels if name == "y" else gate.as_weights)(value, sum(lengths))
     return [cluster.constant(part) for part in np.split(values, np.cumsum(lengths)[:-1])]
 
 
 def _one_column(value: Any, name: str) -> Any:
     """A lazy vector without the second dimension of a single column."""
-    if getattr(value, "ndim", 1) == 1:
+    if isinstance(value, Delayed | list | tuple) or getattr(value, "ndim", 1) == 1:
         return value
-    if value.shape[1] != 1:
-        raise ValueError(f"{name} has {value.shape[1]} columns: expected one value per row; choose the column")
+    if name != "y" or value.ndim != 2 or value.shape[1] != 1:
+        raise ValueError(f"{name} has shape {value.shape}: expected one value per row; choose a column")
     warn(
         DataConversionWarning(
             f"A column-vector {name} was passed when a 1d array was expected: pass a series, or {name}[:, 0]"
@@ -337,14 +343,17 @@ def _merged(summaries: list[Summary]) -> Summary:
                     f"block {number} and block {first} do not fit each other: {what} {given} and {expected}; expected "
                     f"the same in all blocks"
                 )
-    try:
-        classes, codes = np.unique(np.concatenate([one.classes for _, one in full]), return_inverse=True)
-    except TypeError as error:
-        raise TypeError(f"y mixes labels that cannot be sorted ({error}): make them one type") from None
-    counts, totals = (
-        np.bincount(codes, np.concatenate(parts), len(classes)).astype(float)
-        for parts in ([one.counts for _, one in full], [one.totals for _, one in full])
-    )
+    joined = np.concatenate([one.classes for _, one in full])
+    places = np.split(joined, np.cumsum([len(one.classes) for _, one in full])[:-1])
+    for (number, one), same in zip(full, places, strict=True):
+        if same.tolist() != one.classes.tolist():
+            raise ValueError(
+                f"block {number} has labels of dtype {one.classes.dtype}, others of another, and {joined.dtype} would "
+                f"not hold them all: convert y to one dtype"
+            )
+    classes, codes = gate.distinct(joined)
+    counts = np.bincount(codes, np.concatenate([one.counts for _, one in full]), len(classes)).astype(np.intp)
+    totals = np.bincount(codes, np.concatenate([one.totals for _, one in full]), len(classes)).astype(float)
     lightest = np.full(len(classes), np.inf)
     np.minimum.at(lightest, codes, np.concatenate([one.lightest for _, one in full]))
     n_entries = sum(one.n_entries for _, one in full)
@@ -365,47 +374,46 @@ def _listed(names: Array | None) -> list[str] | None:
 
 
 class _Group(NamedTuple):
-    """Blocks that one task goes through, by number, and annotations that say where."""
+    """Blocks that one task goes through, by number, and the workers that have them."""
 
     members: list[int]
-    where: dict[str, Any]
+    workers: list[str]
 
 
-def _held(collections: list[Any]) -> int:
-    """How many blocks lie on a cluster, as they were persisted; RuntimeError if it is out of reach."""
+def _holders(X: Any, *others: Any) -> dict[Any, list[str]]:
+    """The workers that have what was persisted of X, by key; RuntimeError if something was that nobody can reach."""
     try:
         from distributed import futures_of
     except ImportError:
-        return 0
-    futures = futures_of([collection for collection in collections if _is_lazy(collection)])
-    if any(future.status in ("cancelled", "lost") for future in futures) or (
-        futures and cluster.current_client() is None
-    ):
+        return {}
+    futures, client = futures_of([each for each in (X, *others) if _is_lazy(each)]), cluster.current_client()
+    if any(future.status in ("cancelled", "lost") for future in futures) or (futures and client is None):
         raise RuntimeError(
-            "X, y or sample_weight was persisted on a cluster, and there is no client that holds it any more: open a "
-            "distributed.Client and persist it again, or pass the collection that it was made of"
+            "X, y or sample_weight was persisted on a cluster, and there is no client in use that holds it any more: "
+            "open a distributed.Client and persist it again, or pass the collection that it was made of"
         )
-    return len(futures)
+    return {key: list(workers) for key, workers in client.who_has(futures).items()} if futures else {}
 
 
-def _fits(n_bytes: float) -> bool:
-    """Whether so much may be kept in memory, which nobody knows of NaN."""
-    client = cluster.current_client()
-    if client is None:
-        return n_bytes <= SHARE * gate.present_memory()
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return n_bytes <= SHARE * sum(worker["memory_limit"] or np.inf for worker in workers)
+def _is_as_used(X: Any) -> bool:
+    """Whether the checked blocks will be the arrays that X has."""
+    return not isinstance(X, da.Array) or X.dtype in (np.float32, np.float64)
+
+
+def _n_bytes(X: Any) -> float:
+    """What X will take, NaN if that is not known."""
+    return X.size * (4 if X.dtype == np.float32 else 8) if isinstance(X, da.Array) else np.nan
 
 
 def _read(blocks: list[Delayed], keep: bool) -> tuple[list[Delayed], list[_Group], list[Summary]]:
     """The blocks, kept or not, those of each part, and what is to be known of each block."""
     if keep:
-        blocks = list(dask.persist(*blocks))
+        blocks = cluster.persist(blocks)
     groups = _groups(blocks, keep)
     questions = cluster.tasks(cluster.summaries, (([blocks[i] for i in group.members],) for group in groups))
     found = dict(
         pair
-        for group, answer in zip(groups, dask.compute(*questions, optimize_graph=False), strict=True)
+        for group, answer in zip(groups, cluster.compute(questions), strict=True)
         for pair in zip(group.members, answer, strict=True)
     )
     return blocks, groups, [found[i] for i in range(len(blocks))]
@@ -415,9 +423,9 @@ def _groups(blocks: list[Delayed], keep: bool) -> list[_Group]:
     """The blocks of each part: one, if they are not kept; else what a worker has, and its share of what others have."""
     client = cluster.current_client()
     if not keep:
-        return [_Group([number], {}) for number in range(len(blocks))]
+        return [_Group([number], []) for number in range(len(blocks))]
     if client is None:
-        return [_Group(list(range(len(blocks))), {})]
+        return [_Group(list(range(len(blocks))), [])]
     from distributed import futures_of, wait
 
     futures = [futures_of(block)[0] for block in blocks]
@@ -440,8 +448,4 @@ def _groups(blocks: list[Delayed], keep: bool) -> list[_Group]:
             homeless.append(number)
     for number in homeless:
         take(max(left, key=left.__getitem__), number)
-    return sorted(
-        _Group(sorted(numbers), {"workers": [worker], "allow_other_workers": True})
-        for worker, numbers in mine.items()
-        if numbers
-    )
+    return sorted(_Group(sorted(numbers), [worker]) for worker, numbers in mine.items() if numbers)

@@ -220,7 +220,7 @@ class QuasiNewton(Descent):
         stiffness = objective.stiff()
         self._stiff = np.flatnonzero(stiffness)  # coordinates solved one by one, apart from the model and the pairs
         self._stiffness = stiffness[self._stiff]
-        self._solve: Solve = self._scale
+        self._solve: Solve = _scaled(objective)
 
     @property
     def reason(self) -> str:
@@ -237,7 +237,7 @@ class QuasiNewton(Descent):
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
         # For wide data every vector counts: what is not needed meanwhile is gone.
-        self._solve, self.direction = self._scale, np.zeros(0)
+        self._solve, self.direction = _scaled(self.objective), np.zeros(0)
         if self.setting.stored:
             self._sample = self.objective
         elif (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
@@ -330,8 +330,10 @@ class QuasiNewton(Descent):
         newton = hessian.model(sample, self.theta.reshape(self.objective.n_columns, -1))
         return self.objective.recedes(-newton(self.gradient.copy()))
 
-    def _scale(self, vector: Float64) -> Float64:
-        return vector / self.objective.curvature_diagonal()
+
+def _scaled(objective: Objective) -> Solve:
+    """Without a model; no method of the solver, which then would refer to itself and keep the data."""
+    return lambda vector: vector / objective.curvature_diagonal()
 
 
 def _separable(why: str) -> str:
