@@ -1,16 +1,14 @@
-"""Training rows that lie in blocks on the workers of a Dask cluster, or in its threads.
+"""Training rows that lie in blocks on the workers of a Dask cluster, or in its threads, as an objective asks them.
 
-A *block* is one chunk of the data, checked. A *part* is a list of blocks that one task goes through: all that one
-worker holds, if the data stay in memory, so that a pass costs one task, one set of coefficients and one gradient per
-worker; one block, if the data are read anew for every pass. What is asked of all rows is asked of every part, and the
-answers are added up in a tree whose shape depends on the parts alone. Tasks are functions without a state, so Dask may
-repeat any of them wherever it likes: what a lost worker held is made again.
+If the data stay in memory, a part is all that one worker holds, so that a pass costs one task, one set of coefficients
+and one gradient per worker; if they are read anew for every pass, it is one block. What is asked of all rows is asked
+of every part, and the answers are added up in a tree whose shape depends on the parts alone. Tasks have no state, so
+Dask may repeat any of them wherever it likes: what a lost worker held is made again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import reduce
 from itertools import repeat
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -21,211 +19,15 @@ import numpy.typing as npt
 from dask.delayed import Delayed, delayed
 
 from . import _validation as gate
-from ._curvature import Sample, StoredRows
-from ._frames import feature_names
-from ._mapped import check_file, n_entries
-from ._passes import PLAIN, ColumnRanges, LossPass, Standard, n_bytes
-from ._rows import LocalRows, Scaling, TrainingRows
-from ._typing import Array, Codes, DType, Float64, Rows
+from ._blocks import Summary, ask, combine, part_in_float64, sample_part, stored_part, summaries
+from ._passes import PLAIN, ColumnRanges, Standard
+from ._rows import Scaling, TrainingRows
+from ._typing import Array, Float64
 
 FAN_IN = 4  # answers that one task, or the client, adds up
 # Bytes that a client sends with each task; of more, one copy goes to the cluster, and from worker to worker.
 INLINE = 2**20
 SHARE = 0.5  # of the cluster's memory that checked data may take, to be kept there
-
-
-# ---- on the workers -------------------------------------------------------------------------------------------------
-
-
-class Part(list[LocalRows]):
-    """Rows of several blocks, and workspaces for passes, of which there is one for each task at a time."""
-
-    def __init__(self, blocks: Iterable[LocalRows]) -> None:
-        super().__init__(blocks)
-        self._idle: list[list[LossPass]] = []
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Part, (list(self),)
-
-    @contextmanager
-    def passes(self) -> Iterator[list[LossPass]]:
-        """A pass for every block; they share their memory and the coefficients of the first."""
-        try:
-            passes = self._idle.pop()
-        except IndexError:
-            passes = [self[0].passes()]
-            passes += [rows.passes(passes[0]) for rows in self[1:]]
-        yield passes
-        self._idle.append(passes)
-
-
-class Summary(NamedTuple):
-    """What a client needs to know of a block, and of each of its classes, which are sorted."""
-
-    n_features: int
-    n_entries: int
-    n_bytes: int
-    dtype: DType
-    sparse: bool
-    names: Array | None
-    classes: Array
-    counts: npt.NDArray[np.intp]  # rows of each class
-    totals: Float64  # their weight
-    lightest: Float64  # the least weight of one
-
-
-class Block(NamedTuple):
-    """A chunk of the data that went through the gate: rows of positive weight; labels as numbers of its classes."""
-
-    X: Rows
-    codes: Codes
-    weight: Float64
-    summary: Summary
-
-    def __sizeof__(self) -> int:
-        return n_bytes(self.X) + self.codes.nbytes + self.weight.nbytes
-
-
-@contextmanager
-def errors_name(number: int) -> Iterator[None]:
-    """Have errors name the block."""
-    kinds = TypeError, ValueError, MemoryError, OSError
-    try:
-        yield
-    except kinds as error:
-        kind = next(kind for kind in kinds if isinstance(error, kind))  # their subclasses may take other arguments
-        raise kind(f"block {number}: {error}") from None
-
-
-def read_block(number: int, X: Any, y: Any, sample_weight: Any) -> Block:
-    """Check a chunk."""
-    with errors_name(number):
-        names = feature_names(X)
-        table = gate.as_table(X, "X", minimum_rows=0)
-        labels = gate.as_labels(y, table.shape[0])
-        weight = gate.as_weights(sample_weight, table.shape[0])
-        matrix = gate.as_csr(table, "X") if gate.is_sparse(table) else gate.as_floats(table, "X")
-        check_file(matrix, 0, table.shape[0])
-        gate.check_finite(matrix, "X")
-        keep = weight > 0
-        if not keep.all():
-            matrix, labels, weight = matrix[keep], labels[keep], weight[keep]
-        classes, codes = gate.distinct(labels)
-    counts, totals = np.bincount(codes, minlength=len(classes)), np.bincount(codes, weight, len(classes)).astype(float)
-    lightest = np.full(len(classes), np.inf)
-    np.minimum.at(lightest, codes, weight)
-    kind = n_entries(matrix), n_bytes(matrix), matrix.dtype, not isinstance(matrix, np.ndarray)
-    return Block(matrix, codes, weight, Summary(matrix.shape[1], *kind, names, classes, counts, totals, lightest))
-
-
-def summaries(blocks: list[Block]) -> list[Summary]:
-    """What a client needs to know of these blocks."""
-    return [block.summary for block in blocks]
-
-
-def make_part(blocks: list[Block], classes: Array, factors: Float64, total: float, n_threads: int | None) -> Part:
-    """Rows to learn from; labels that are not among the classes have no weight."""
-    n_threads = n_threads or _worker_threads()
-    part = Part([])
-    for X, codes, weight, summary in blocks:
-        number = np.minimum(np.searchsorted(classes, summary.classes), len(classes) - 1)
-        known = classes[number] == summary.classes
-        if not known.all():
-            keep = known[codes]
-            X, codes, weight = X[keep], codes[keep], weight[keep]
-        weight = weight * factors[number][codes]
-        part.append(LocalRows(X, number.astype(np.int32)[codes], weight, len(classes), n_threads, total))
-    return part
-
-
-def _worker_threads() -> int:
-    """Threads of this worker, or of this process if it is none."""
-    try:
-        from distributed import get_worker
-
-        return int(get_worker().state.nthreads)
-    except (ImportError, ValueError):
-        return gate.threads(None)
-
-
-def part_in_float64(part: Part) -> Part:
-    """The same with copies."""
-    return Part(rows.in_float64() for rows in part)
-
-
-def _loss_gradient(part: Part, coef: Float64, intercept: Float64) -> tuple[Any, ...]:
-    with part.passes() as passes:
-        passes[0].take(coef, intercept)
-        answers = []
-        for one in passes:
-            by_coef, by_intercept = np.empty_like(coef), np.empty_like(intercept)
-            answers.append((one.loss_gradient(by_coef, by_intercept), by_coef, by_intercept))
-    return _add(answers)
-
-
-def _spread(part: Part, coef: Float64, intercept: Float64, center: Float64) -> tuple[Any, ...]:
-    with part.passes() as passes:
-        passes[0].take(coef, intercept)
-        answers = []
-        for one in passes:
-            by_coef, by_intercept = np.empty_like(coef), np.empty_like(intercept)
-            one.spread(center, by_coef, by_intercept, PLAIN)
-            answers.append((by_coef, by_intercept))
-    return _add(answers)
-
-
-def _add(answers: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Sums of numbers and arrays; lists are joined."""
-    return tuple(reduce(lambda one, other: one + other, each) for each in zip(*answers, strict=True))
-
-
-# What may be asked of a part, or of the samples of one; how the answers of several are combined, if not by addition.
-OF_PARTS: dict[str, Callable[..., tuple[Any, ...]]] = {"loss_gradient": _loss_gradient, "spread": _spread}
-OF_BLOCKS: dict[str, Callable[..., tuple[Any, ...]]] = {
-    "column_ranges": LocalRows.column_ranges,
-    "column_spread": lambda rows, columns: (rows.column_spread(columns),),
-    "lengths": lambda rows, scaling: ([rows.length(scaling)],),
-    "margins": LocalRows.margins,
-    "free_hessian": lambda sample, theta: (sample.free_hessian(theta),),
-    "blocks": lambda sample, theta: (np.stack(list(sample.blocks(theta))),),
-    "shared_gram": Sample.shared_gram,
-    "squares": lambda sample, theta: (sample.squares(theta),),
-    "hessian": lambda stored, theta, active: (stored.hessian(theta, active),),
-}
-COMBINE: dict[str, Callable[[list[tuple[Any, ...]]], tuple[Any, ...]]] = {
-    "column_ranges": ColumnRanges.join,
-    "margins": lambda answers: (min(least for least, _ in answers), sum(total for _, total in answers)),
-}
-
-
-def ask(part: Sequence[Any], what: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The answer of all blocks of a part."""
-    if what in OF_PARTS:
-        return OF_PARTS[what](part, *arguments)
-    return combine(what, [OF_BLOCKS[what](rows, *arguments) for rows in part])
-
-
-def combine(what: str, answers: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """One answer of several, added up in their order."""
-    return COMBINE.get(what, _add)(answers)
-
-
-def sample_part(part: Part, distance: float, starts: list[float], scaling: Scaling) -> list[Sample]:
-    """The chosen rows of every block, in standardised coordinates."""
-    choices = [rows.choose(distance, start, scaling) for rows, start in zip(part, starts, strict=True)]
-    return [rows.sample_of(choice, scaling, _no_penalty(scaling)) for rows, choice in zip(part, choices, strict=True)]
-
-
-def stored_part(part: Part, distance: float, starts: list[float], scaling: Scaling) -> list[StoredRows]:
-    """The chosen rows of every block as they are stored."""
-    choices = [rows.choose(distance, start, scaling) for rows, start in zip(part, starts, strict=True)]
-    return [rows.stored_of(choice, scaling, _no_penalty(scaling)) for rows, choice in zip(part, choices, strict=True)]
-
-
-def _no_penalty(scaling: Scaling) -> Float64:
-    """Nor is there one on the workers: it is no sum over rows."""
-    return np.zeros(len(scaling.center) + scaling.fit_intercept)
-
 
 # ---- on the client --------------------------------------------------------------------------------------------------
 
@@ -348,6 +150,59 @@ class Parts:
     def each(self, function: Callable[..., Any], *arguments: list[Any]) -> "Parts":
         """What a function makes of each part, with its own argument of every list."""
         return Parts(tasks(function, zip(self.parts, *arguments, strict=True)))
+
+
+class Group(NamedTuple):
+    """Blocks that one task goes through, by number, and the workers that have them."""
+
+    members: list[int]
+    workers: list[str]
+
+
+def read(blocks: list[Delayed], keep: bool) -> tuple[list[Delayed], list[Group], list[Summary]]:
+    """The blocks, kept or not, those of each part, and what is to be known of each block."""
+    if keep:
+        blocks = persist(blocks)
+    groups = _groups(blocks, keep)
+    questions = tasks(summaries, (([blocks[i] for i in group.members],) for group in groups))
+    found = dict(
+        pair
+        for group, answer in zip(groups, compute(questions), strict=True)
+        for pair in zip(group.members, answer, strict=True)
+    )
+    return blocks, groups, [found[i] for i in range(len(blocks))]
+
+
+def _groups(blocks: list[Delayed], keep: bool) -> list[Group]:
+    """The blocks of each part: one, if they are not kept; else what a worker has, and its share of what others have."""
+    client = current_client()
+    if not keep:
+        return [Group([number], []) for number in range(len(blocks))]
+    if client is None:
+        return [Group(list(range(len(blocks))), [])]
+    from distributed import futures_of, wait
+
+    futures = [futures_of(block)[0] for block in blocks]
+    wait(futures)
+    holders, threads, n_bytes = client.who_has(futures), client.nthreads(), client.nbytes(summary=False)
+    sizes = [n_bytes.get(future.key, 0) for future in futures]
+    left = {worker: sum(sizes) * n / sum(threads.values()) for worker, n in threads.items()}
+    mine: dict[str, list[int]] = {worker: [] for worker in threads}
+
+    def take(worker: str, number: int) -> None:
+        mine[worker].append(number)
+        left[worker] -= sizes[number]
+
+    homeless = []
+    for number, future in enumerate(futures):
+        here = [worker for worker in holders.get(future.key, ()) if left.get(worker, 0) >= sizes[number] / 2]
+        if here:
+            take(max(here, key=left.__getitem__), number)
+        else:
+            homeless.append(number)
+    for number in homeless:
+        take(max(left, key=left.__getitem__), number)
+    return sorted(Group(sorted(numbers), [worker]) for worker, numbers in mine.items() if numbers)
 
 
 def _size(value: Any) -> int:

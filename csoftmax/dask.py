@@ -15,9 +15,11 @@ try:
 except ImportError as error:
     raise ImportError("csoftmax.dask needs Dask: pip install 'csoftmax[dask]'") from error
 
+from . import _blocks as on_workers
 from . import _cluster as cluster
 from . import _validation as gate
-from ._cluster import ClusterRows, Parts, Summary
+from ._blocks import Summary
+from ._cluster import ClusterRows, Parts
 from ._errors import DataConversionWarning, warn
 from ._typing import Array, DType, Float64
 from .estimator import SoftmaxRegression
@@ -40,7 +42,7 @@ class _ClusterData(NamedTuple):
     def dtype(self) -> DType:
         return self.all_rows.dtype
 
-    def rows(self, n_threads: int) -> ClusterRows:
+    def rows(self, n_threads: int) -> ClusterRows:  # which know how many threads they have
         return self.all_rows
 
 
@@ -55,7 +57,7 @@ class DaskSoftmaxRegression(SoftmaxRegression):
     Checked data are kept in the workers' memory if they take at most half of it, or have been persisted before. Else
     they are read from their source, and checked, for every pass.
 
-    Without a `distributed.Client` everything happens in this process, in Dask's threads.
+    Without a `distributed.Client` everything happens in this process, by default in Dask's threads.
 
     Parameters
     ----------
@@ -119,12 +121,12 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         holders = _holders(X, y, sample_weight)
         calls = [(number, *chunk) for number, chunk in enumerate(_delayed_rows(X, y, sample_weight))]
         homes = [holders.get(block.key, ()) for _, block, *_ in calls]
-        blocks = cluster.tasks(cluster.read_block, calls, homes)
+        blocks = cluster.tasks(on_workers.read_block, calls, homes)
         keep = (all(homes) and _is_as_used(X)) or cluster.fits(_n_bytes(X))
-        blocks, groups, summaries = _read(blocks, keep)
+        blocks, groups, summaries = cluster.read(blocks, keep)
         if not keep and cluster.fits(sum(summary.n_bytes for summary in summaries)):
             keep = True
-            blocks, groups, summaries = _read(blocks, keep)
+            blocks, groups, summaries = cluster.read(blocks, keep)
         whole, factors = self._weighted(_merged(summaries))
         members = [[i for i in group.members if np.isin(summaries[i].classes, whole.classes).any()] for group in groups]
         used = [(numbers, group.workers) for numbers, group in zip(members, groups, strict=True) if numbers]
@@ -132,7 +134,7 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         settings = cluster.constant(whole.classes), cluster.constant(factors), total
         each = self.n_threads if keep or self.n_threads is not None else 1
         parts = cluster.tasks(
-            cluster.make_part,
+            on_workers.make_part,
             [([blocks[i] for i in numbers], *settings, each) for numbers, _ in used],
             [workers for _, workers in used],
         )
@@ -216,7 +218,7 @@ class DaskSoftmaxRegression(SoftmaxRegression):
 def _predict_block(
     number: int, model: SoftmaxRegression, method: str, X: Any, columns: tuple[int, ...], dtype: DType
 ) -> Array:
-    with cluster.errors_name(number):
+    with on_workers.errors_name(number):
         if gate.as_table(X, "X", minimum_rows=0).shape[0] == 0:
             return np.empty((0, *columns), dtype)
         return np.asarray(getattr(model, method)(X))
@@ -225,7 +227,7 @@ def _predict_block(
 def _count_right(number: int, model: SoftmaxRegression, X: Any, y: Any, sample_weight: Any) -> Float64:
     """Weight of the rows whose label is predicted, and of all."""
     predicted = _predict_block(number, model, "predict", X, (), model.classes_.dtype)
-    with cluster.errors_name(number):
+    with on_workers.errors_name(number):
         weight = gate.as_weights(sample_weight, len(predicted))
         right = weight[predicted == gate.as_labels(y, len(predicted))]
     return np.array([right.sum(), weight.sum()])
@@ -373,13 +375,6 @@ def _listed(names: Array | None) -> list[str] | None:
 # ---- where they are -------------------------------------------------------------------------------------------------
 
 
-class _Group(NamedTuple):
-    """Blocks that one task goes through, by number, and the workers that have them."""
-
-    members: list[int]
-    workers: list[str]
-
-
 def _holders(X: Any, *others: Any) -> dict[Any, list[str]]:
     """The workers that have what was persisted of X, by key; RuntimeError if something was that nobody can reach."""
     try:
@@ -403,49 +398,3 @@ def _is_as_used(X: Any) -> bool:
 def _n_bytes(X: Any) -> float:
     """What X will take, NaN if that is not known."""
     return X.size * (4 if X.dtype == np.float32 else 8) if isinstance(X, da.Array) else np.nan
-
-
-def _read(blocks: list[Delayed], keep: bool) -> tuple[list[Delayed], list[_Group], list[Summary]]:
-    """The blocks, kept or not, those of each part, and what is to be known of each block."""
-    if keep:
-        blocks = cluster.persist(blocks)
-    groups = _groups(blocks, keep)
-    questions = cluster.tasks(cluster.summaries, (([blocks[i] for i in group.members],) for group in groups))
-    found = dict(
-        pair
-        for group, answer in zip(groups, cluster.compute(questions), strict=True)
-        for pair in zip(group.members, answer, strict=True)
-    )
-    return blocks, groups, [found[i] for i in range(len(blocks))]
-
-
-def _groups(blocks: list[Delayed], keep: bool) -> list[_Group]:
-    """The blocks of each part: one, if they are not kept; else what a worker has, and its share of what others have."""
-    client = cluster.current_client()
-    if not keep:
-        return [_Group([number], []) for number in range(len(blocks))]
-    if client is None:
-        return [_Group(list(range(len(blocks))), [])]
-    from distributed import futures_of, wait
-
-    futures = [futures_of(block)[0] for block in blocks]
-    wait(futures)
-    holders, threads, n_bytes = client.who_has(futures), client.nthreads(), client.nbytes(summary=False)
-    sizes = [n_bytes.get(future.key, 0) for future in futures]
-    left = {worker: sum(sizes) * n / sum(threads.values()) for worker, n in threads.items()}
-    mine: dict[str, list[int]] = {worker: [] for worker in threads}
-
-    def take(worker: str, number: int) -> None:
-        mine[worker].append(number)
-        left[worker] -= sizes[number]
-
-    homeless = []
-    for number, future in enumerate(futures):
-        here = [worker for worker in holders.get(future.key, ()) if left.get(worker, 0) >= sizes[number] / 2]
-        if here:
-            take(max(here, key=left.__getitem__), number)
-        else:
-            homeless.append(number)
-    for number in homeless:
-        take(max(left, key=left.__getitem__), number)
-    return sorted(_Group(sorted(numbers), [worker]) for worker, numbers in mine.items() if numbers)
