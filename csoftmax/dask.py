@@ -47,7 +47,7 @@ class _ClusterData(NamedTuple):
 
 
 class DaskSoftmaxRegression(SoftmaxRegression):
-    """`SoftmaxRegression` on Dask collections: the same parameters, the same solvers, the same coefficients.
+    """`SoftmaxRegression` on Dask collections: the same parameters, the same solvers, the same optimum.
 
     The rows stay where they are. A pass sends the coefficients to every worker, and gets back one loss and one
     gradient, added up on the way; a model of the curvature, once in several iterations, comes as one sum as well. The
@@ -69,8 +69,8 @@ class DaskSoftmaxRegression(SoftmaxRegression):
     Attributes
     ----------
     classes_, coef_, intercept_, n_iter_, loss_curve_, fit_report_, n_features_in_, feature_names_in_
-        As those of `SoftmaxRegression`, in NumPy arrays. They agree with those of a local fit to rounding: sums are
-        added up in another order.
+        As those of `SoftmaxRegression`, in NumPy arrays. They agree with those of a local fit to rounding, as sums are
+        added up in another order; for sparse rows to the tolerance, as a local fit may keep their scores.
 
     Examples
     --------
@@ -106,6 +106,8 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         ValueError, TypeError
             For parameters and data that are not as described, with the number of the block; the estimator stays as it
             was.
+        OSError
+            If the file of a memory-mapped block was cut short.
         RuntimeError
             If the client of persisted data was closed.
 
