@@ -70,7 +70,8 @@ class DaskSoftmaxRegression(SoftmaxRegression):
     ----------
     classes_, coef_, intercept_, n_iter_, loss_curve_, fit_report_, n_features_in_, feature_names_in_
         As those of `SoftmaxRegression`, in NumPy arrays. They agree with those of a local fit to rounding, as sums are
-        added up in another order; for sparse rows to the tolerance, as a local fit may keep their scores.
+        added up in another order; for sparse rows to the tolerance, as a local fit may keep their scores. In
+        `fit_report_`, `workspace_bytes` are those of the client.
 
     Examples
     --------
