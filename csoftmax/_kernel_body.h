@@ -245,33 +245,64 @@ static TARGET void NAME(class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const
 
 /* ---- the columns of X --------------------------------------------------------------------------------------- */
 
-static TARGET void NAME(column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const void *weight_,
-                                      double *RESTRICT low, double *RESTRICT high, double *RESTRICT sum)
+/* Sums of so many rows at once go on in registers; in the order of the rows, however these are grouped. */
+#define ROWS_AT_ONCE 8
+
+FLATTEN TARGET void NAME(range_of_rows)(const int rows, ptrdiff_t d, const REAL *RESTRICT x,
+                                        const REAL *RESTRICT weight, double *RESTRICT low, double *RESTRICT high,
+                                        double *RESTRICT sum)
+{
+    for (ptrdiff_t j = 0; j < d; j++) {
+        double least = low[j], most = high[j], total = sum[j];
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const double value = x[r * d + j];
+            least = value < least ? value : least;
+            most = value > most ? value : most;
+            total += weight[r] * value;
+        }
+        low[j] = least;
+        high[j] = most;
+        sum[j] = total;
+    }
+}
+
+static TARGET void NAME(column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const void *weight_, double *low,
+                                      double *high, double *sum)
 {
     const REAL *x = x_, *weight = weight_;
-    for (ptrdiff_t i = 0; i < n_rows; i++, x += d) {
-        const double w = weight[i];
-        for (ptrdiff_t j = 0; j < d; j++) {
-            const double value = x[j];
-            low[j] = value < low[j] ? value : low[j];
-            high[j] = value > high[j] ? value : high[j];
-            sum[j] += w * value;
+    ptrdiff_t i = 0;
+    for (; i + ROWS_AT_ONCE <= n_rows; i += ROWS_AT_ONCE)
+        NAME(range_of_rows)(ROWS_AT_ONCE, d, x + i * d, weight + i, low, high, sum);
+    for (; i < n_rows; i++)
+        NAME(range_of_rows)(1, d, x + i * d, weight + i, low, high, sum);
+}
+
+FLATTEN TARGET void NAME(spread_of_rows)(const int rows, ptrdiff_t d, const REAL *RESTRICT x,
+                                         const REAL *RESTRICT weight, const double *RESTRICT center,
+                                         const double *RESTRICT unit, double *RESTRICT sum)
+{
+    for (ptrdiff_t j = 0; j < d; j++) {
+        const double middle = center[j], scale = unit[j];
+        double total = sum[j];
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const double deviation = (x[r * d + j] - middle) * scale;
+            total += weight[r] * (deviation * deviation);
         }
+        sum[j] = total;
     }
 }
 
 static TARGET void NAME(column_spread)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const void *weight_,
-                                       const double *RESTRICT center, const double *RESTRICT unit,
-                                       double *RESTRICT sum)
+                                       const double *center, const double *unit, double *sum)
 {
     const REAL *x = x_, *weight = weight_;
-    for (ptrdiff_t i = 0; i < n_rows; i++, x += d) {
-        const double w = weight[i];
-        for (ptrdiff_t j = 0; j < d; j++) {
-            const double deviation = (x[j] - center[j]) * unit[j];
-            sum[j] += w * (deviation * deviation);
-        }
-    }
+    ptrdiff_t i = 0;
+    for (; i + ROWS_AT_ONCE <= n_rows; i += ROWS_AT_ONCE)
+        NAME(spread_of_rows)(ROWS_AT_ONCE, d, x + i * d, weight + i, center, unit, sum);
+    for (; i < n_rows; i++)
+        NAME(spread_of_rows)(1, d, x + i * d, weight + i, center, unit, sum);
 }
 
 static TARGET void NAME(row_lengths)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const double *RESTRICT center,
@@ -323,6 +354,7 @@ static const cs_kernels NAME(table) = {
 #undef PARTS
 #undef CACHED
 #undef LOSS_PARTS
+#undef ROWS_AT_ONCE
 #undef TILE_VECTORS
 #undef TILE_STRIDE
 #undef TILE_SIZE
