@@ -109,10 +109,12 @@ def test_other_dtypes_and_orders_are_copied(tmp_path, dtype):
 @pytest.mark.parametrize("of_model", DTYPES)
 @pytest.mark.parametrize("of_x", DTYPES)
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "CSR"])
-def test_predictions_equal_those_in_memory(tmp_path, n_classes, of_model, of_x, sparse):
+def test_predictions_equal_those_in_memory(tmp_path, monkeypatch, n_classes, of_model, of_x, sparse):
     X, y = overlapping(500, 12, n_classes)
     model = SoftmaxRegression(max_iter=3, tol=0).fit(X.astype(of_model), y)
-    n = 2 * 2**22 // (8 * 12) + 65  # some blocks, and a row
+    monkeypatch.setattr("csoftmax._mapped.BLOCK_BYTES", 2**18)
+    monkeypatch.setattr("csoftmax._model.BLOCK_BYTES", 2**18)
+    n = 2 * 2**18 // (8 * 12) + 65  # some blocks, and a row
     S = random_csr(n, 12, 0.8, of_x) if sparse else np.tile(X, (n // 500 + 1, 1))[:n].astype(of_x)
     T = mapped_csr(tmp_path, S) if sparse else mapped(tmp_path, S)
     for method in METHODS:
