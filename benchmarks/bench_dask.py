@@ -3,7 +3,8 @@
     python benchmarks/bench_dask.py [overhead] [scaling] [model] [--rows 2000000] [--repeats 3]
 
 overhead  Two workers of one thread against one process of two, on 64 features, 10 classes and 32 chunks: seconds of
-          whole fits, taken in turns, and the bytes that a pass moves, as the scheduler and the workers count them.
+          whole fits, taken in turns, and the bytes that a pass moves: those of the loopback interface (Linux), which
+          carries everything twice, between client and scheduler and between scheduler and worker.
 scaling   One and two workers on the same rows (strong), and on as many rows each (weak).
 model     What a pass costs besides its rows, by the number of tasks and the size of the coefficients, measured; the
           line through it; and where more workers would stop to help.
@@ -12,6 +13,7 @@ model     What a pass costs besides its rows, by the number of tasks and the siz
 import argparse
 import os
 import time
+from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as Dask's workers have it
 
@@ -19,6 +21,7 @@ import dask
 import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster, wait
+from scipy.optimize import nnls
 
 from csoftmax import SoftmaxRegression, _cluster
 from csoftmax.dask import DaskSoftmaxRegression
@@ -64,33 +67,30 @@ def cluster(n_workers):
 # ---- what is moved --------------------------------------------------------------------------------------------------
 
 
-def moved(client):
-    """Bytes so far: messages to workers, messages from them, and data that they sent."""
-
-    def to_workers(dask_scheduler):
-        return sum(stream.byte_count for stream in dask_scheduler.stream_comms.values())
-
-    def by_worker(dask_worker):
-        return dask_worker.batched_stream.byte_count, dask_worker.transfer_outgoing_bytes_total
-
-    messages, data = np.sum(list(client.run(by_worker).values()), axis=0)
-    return np.array([client.run_on_scheduler(to_workers), messages, data], float)
+def moved():
+    """Bytes that the loopback interface has carried."""
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return int(next(line for line in lines if line.strip().startswith("lo:")).split()[1])
 
 
-def bytes_of_a_pass(client, X, y, passes=50):
-    """Bytes for each worker and pass, in units of the coefficients; of a gradient, and of a curvature model."""
-    loss, n_workers = passes_of(X, y), len(client.nthreads())
+def bytes_of(work, repeats, idle=0.0):
+    """Bytes that each call moves, without those that pass by when nothing is asked."""
+    time.sleep(1)
+    before, began = moved(), time.perf_counter()
+    for _ in range(repeats):
+        work()
+    time.sleep(1)
+    return (moved() - before - idle * (time.perf_counter() - began)) / repeats
+
+
+def bytes_of_a_pass(X, y):
+    """Of a gradient pass, and in a second when nothing is asked."""
+    loss = passes_of(X, y)
     loss.take(np.zeros((K, D)), np.zeros(K))
     by_coef, by_intercept = np.empty((K, D)), np.empty(K)
-    unit = 8 * K * D * n_workers
     loss.loss_gradient(by_coef, by_intercept)
-    time.sleep(1)
-    before = moved(client)
-    for _ in range(passes):
-        loss.loss_gradient(by_coef, by_intercept)
-    time.sleep(1)
-    gradient = (moved(client) - before) / passes / unit
-    return gradient, n_workers
+    idle = bytes_of(lambda: time.sleep(3), 1) / 5
+    return bytes_of(lambda: loss.loss_gradient(by_coef, by_intercept), 50, idle), idle
 
 
 # ---- the three ------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def overhead(n_rows, repeats):
     pairs = [chunk(seed, n_rows // CHUNKS) for seed in range(CHUNKS)]
     here = np.concatenate([X for X, _ in pairs]), np.concatenate([y for _, y in pairs])
     del pairs
-    with cluster(2) as workers, Client(workers) as client:
+    with cluster(2) as workers, Client(workers):
         there = arrays(n_rows)
         local, lazy = [], []
         for _ in range(repeats):
@@ -113,17 +113,14 @@ def overhead(n_rows, repeats):
         print("| one process, two threads, s | two workers of one thread, s | ratio | largest difference of coef_ |")
         print("|---|---|---|---|")
         print(f"| {one:.2f} | {other:.2f} | {other / one:.2f} | {difference:.1e} |")
-        gradient, n_workers = bytes_of_a_pass(client, *there)
-        before = moved(client)
-        fit = timed(DaskSoftmaxRegression(), *there)[1].fit_report_
-        time.sleep(1)
-        whole = (moved(client) - before).sum() / (8 * K * D * n_workers)
-        print("\n| to each worker | from it, messages | from it, data | a gradient pass in all | a whole fit |")
-        print("|---|---|---|---|---|")
-        cells = [f"{value:.2f}" for value in (*gradient, gradient.sum())]
-        rest = whole - fit.n_passes * gradient.sum()
-        print(f"| {' | '.join(cells)} | {whole:.0f}, of which {rest:.0f} are not of gradient passes |")
-        print(f"\nIn units of the coefficients, {8 * K * D} bytes.")
+        gradient, idle = bytes_of_a_pass(*there)
+        whole = bytes_of(lambda: timed(DaskSoftmaxRegression(), *there), 1, idle)
+        unit = 2 * 2 * 8 * K * D  # workers, hops
+        print(
+            f"\nFor each worker, in units of the coefficients, {8 * K * D} bytes: {gradient / unit:.2f} in a gradient "
+            f"pass; {whole / unit:.0f} in a fit, of which {(whole - report.n_passes * gradient) / unit:.0f} are not of "
+            f"gradient passes."
+        )
 
 
 def scaling(n_rows, repeats):
@@ -147,21 +144,17 @@ def scaling(n_rows, repeats):
 
 def model(n_rows, repeats):
     """T(p) = rows / p * row + latency + p * task + log4(p) * (level + bytes / bandwidth)."""
-    times = {}
-    with cluster(2) as workers, Client(workers) as client:
+    times, at_once = {}, {}
+    with cluster(2) as workers, Client(workers):
         _cluster._held.set([])
         for n_parts in (1, 2, 4, 16, 64, 256):
             for size in (640, 2**17, 2**20):
                 if n_parts * size > 2**24:
                     continue
-                parts = _cluster.Parts([_cluster.task(_nothing) for _ in range(n_parts)]).kept()
-                argument = np.zeros(size)
-                asked = []
-                for _ in range(12):
-                    began = time.perf_counter()
-                    parts.ask("squares", argument)
-                    asked.append(time.perf_counter() - began)
-                times[n_parts, size] = float(np.median(asked[2:]))
+                parts = _cluster.Parts([_cluster.task(_nothing) for _ in range(n_parts)])
+                times[n_parts, size] = seconds_of_asking(parts.kept(), np.zeros(size))
+                if 8 * size * n_parts <= _cluster.DIRECT:
+                    at_once[n_parts, size] = seconds_of_asking(parts.with_actors(), np.zeros(size))
         loss = passes_of(*arrays(n_rows))
         loss.take(np.zeros((K, D)), np.zeros(K))
         by_coef, by_intercept = np.empty((K, D)), np.empty(K)
@@ -170,21 +163,23 @@ def model(n_rows, repeats):
             began = time.perf_counter()
             loss.loss_gradient(by_coef, by_intercept)
             asked.append(time.perf_counter() - began)
-        del client
-    print("\n| parts | ms, coefficients of 5 kB | 1 MB | 8 MB |\n|---|---|---|---|")
+    print("\n| parts | ms by tasks, coefficients of 5 kB | 1 MB | 8 MB | by actors, 5 kB | 1 MB | 8 MB |")
+    print("|---|---|---|---|---|---|---|")
     for n_parts in sorted({n for n, _ in times}):
         cells = [
-            f"{1e3 * times[n_parts, size]:.1f}" if (n_parts, size) in times else "" for size in (640, 2**17, 2**20)
+            f"{1e3 * of[n_parts, size]:.1f}" if (n_parts, size) in of else ""
+            for of in (times, at_once)
+            for size in (640, 2**17, 2**20)
         ]
         print(f"| {n_parts} | {' | '.join(cells)} |")
-    # Least squares of the costs: a constant, those of a task, of a level of the tree, and of a byte.
-    design = [[1, n, _levels(n), 8 * size * min(n, 2 + _levels(n))] for n, size in times]
-    cost = np.linalg.lstsq(np.array(design), np.array(list(times.values())), rcond=None)[0]
-    cost = np.maximum(cost, 0)
-    row = 2 * (np.median(asked) - times[2, 640]) / n_rows  # seconds of one worker
+    # A constant, the costs of a task, of a level of the tree, and of a byte; of an actor, and of a byte.
+    tasks = fitted([[1, n, _levels(n), 8 * size * min(n, 2 + _levels(n))] for n, size in times], times)
+    actors = fitted([[1, n, 8 * size * n] for n, size in at_once], at_once)
+    row = 2 * (np.median(asked) - at_once[2, 640]) / n_rows  # seconds of one worker
     print(
-        f"\nA pass: {1e9 * row:.0f} ns a row, {1e3 * cost[0]:.1f} ms, {1e3 * cost[1]:.2f} ms a task, "
-        f"{1e3 * cost[2]:.1f} ms a level, {1e-6 / max(cost[3], 1e-15):.0f} MB/s"
+        f"\nA pass: {1e9 * row:.0f} ns a row; by tasks {1e3 * tasks[0]:.1f} ms, {1e3 * tasks[1]:.2f} ms a task, "
+        f"{1e3 * tasks[2]:.1f} ms a level, {1e-6 / max(tasks[3], 1e-15):.0f} MB/s; by actors {1e3 * actors[0]:.1f} ms, "
+        f"{1e3 * actors[1]:.2f} ms each, {1e-6 / max(actors[2], 1e-15):.0f} MB/s"
     )
     print("\n| rows | coefficients | 1 | 10 | 100 | 1000 workers | best number |\n|---|---|---|---|---|---|---|")
     for n in (1e8, 1e9, 1e10):
@@ -192,12 +187,29 @@ def model(n_rows, repeats):
             each = row * size / 640
 
             def seconds(p, n=n, size=size, each=each):
-                return n * each / p + cost @ [1, p, _levels(p), 8 * size * (2 + _levels(p))]
+                direct = 8 * size * p <= _cluster.DIRECT
+                by_tasks = tasks @ [1, p, _levels(p), 8 * size * min(p, 2 + _levels(p))]
+                return n * each / p + (actors @ [1, p, 8 * size * p] if direct else by_tasks)
 
             cells = [f"{seconds(p):.3g} s ({seconds(1) / seconds(p) / p:.0%})" for p in (1, 10, 100, 1000)]
             grid = np.unique(np.logspace(0, 4, 200).astype(int))
             best = grid[np.argmin([seconds(p) for p in grid])]
             print(f"| {n:.0e} | {8 * size / 1e6:.3g} MB | {' | '.join(cells)} | {best} |")
+
+
+def seconds_of_asking(parts, argument):
+    asked = []
+    for _ in range(12):
+        began = time.perf_counter()
+        parts.ask("squares", argument)
+        asked.append(time.perf_counter() - began)
+    return float(np.median(asked[2:]))
+
+
+def fitted(design, times):
+    """Costs, none of them negative, by least squares of relative errors."""
+    seconds = np.array(list(times.values()))
+    return nnls(np.array(design) / seconds[:, None], np.ones(len(seconds)))[0]
 
 
 def _nothing():

@@ -4,6 +4,9 @@ If the data stay in memory, a part is all that one worker holds, so that a pass 
 and one gradient per worker; if they are read anew for every pass, it is one block. What is asked of all rows is asked
 of every part, and the answers are added up in a tree whose shape depends on the parts alone. Tasks have no state, so
 Dask may repeat any of them wherever it likes: what a lost worker held is made again.
+
+The scheduler takes about ten milliseconds for a question that is tasks, most of them waiting. So parts that are kept
+are asked through Dask's actors, which answer in two, until the first worker is lost: then tasks take over.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +30,8 @@ from ._typing import Array, Float64
 FAN_IN = 4  # answers that one task, or the client, adds up
 # Bytes that a client sends with each task; of more, one copy goes to the cluster, and from worker to worker.
 INLINE = 2**20
+# Bytes to and from actors, which the client adds up alone; more of them go through tasks, which share that.
+DIRECT = 2**23
 SHARE = 0.5  # of the cluster's memory that checked data may take, to be kept there
 
 # ---- on the client --------------------------------------------------------------------------------------------------
@@ -85,7 +90,7 @@ def fits(n_bytes: float) -> bool:
     return bool(n_bytes <= SHARE * sum(worker["memory_limit"] or np.inf for worker in workers))
 
 
-_held: ContextVar[list[Delayed]] = ContextVar("_held")
+_held: ContextVar[list[Any]] = ContextVar("_held")
 
 
 @contextmanager
@@ -122,19 +127,51 @@ def _quietly() -> Any:
     return dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"})
 
 
-class Parts:
-    """Lists that lie on the cluster, and may be asked."""
+class Respondent:
+    """The actor of a part."""
 
-    def __init__(self, parts: list[Delayed]) -> None:
-        self.parts = parts
+    def __init__(self, part: Sequence[Any]) -> None:
+        self._part = part
+
+    def ask(self, what: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The answer of all its blocks."""
+        return ask(self._part, what, arguments)
+
+
+class Parts:
+    """Lists that lie on the cluster, and may be asked; and the workers that have them, where that is known."""
+
+    def __init__(self, parts: list[Delayed], homes: Sequence[Sequence[str]] = ()) -> None:
+        self.parts, self._homes = parts, homes or [()] * len(parts)
         self._asked: Any = None
+        self._actors: list[Any] = []
 
     def kept(self) -> "Parts":
         """The same in memory, if it is not there."""
-        return Parts(persist(self.parts))
+        return Parts(persist(self.parts), self._homes)
+
+    def with_actors(self) -> "Parts":
+        """The same, in memory, with an actor beside each on a cluster."""
+        kept, client = self.kept(), current_client()
+        if client is not None:
+            from distributed import futures_of
+
+            where = {"actor": True, "pure": False, "allow_other_workers": True}
+            pairs = zip(kept.parts, kept._homes, strict=True)
+            made = [client.submit(Respondent, *futures_of(part), workers=home, **where) for part, home in pairs]
+            _held.get().extend(made)
+            with suppress(Exception):  # a worker that is lost already
+                kept._actors = client.gather(made)
+                _held.get().extend(actor._future for actor in kept._actors)
+        return kept
 
     def ask(self, what: str, *arguments: Any) -> tuple[Any, ...]:
         """The answer of all rows."""
+        if self._actors and _size(arguments) * len(self.parts) <= DIRECT:
+            try:
+                return self._ask_actors(what, arguments)
+            except Exception:  # whatever it is, tasks can be repeated, and say what is wrong if they cannot
+                self._actors = []
         given = arguments if _size(arguments) * len(self.parts) <= INLINE else constant(arguments)
         nodes = tasks(ask, [(part, what, given) for part in self.parts])
         while len(nodes) > FAN_IN:
@@ -147,9 +184,24 @@ class Parts:
             self._asked = client.compute(nodes, optimize_graph=False)
         return combine(what, client.gather(self._asked))
 
+    def _ask_actors(self, what: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        asked = [actor.ask(what, arguments) for actor in self._actors]
+        answers = []
+        for actor, future in zip(self._actors, asked, strict=True):
+            while True:
+                try:
+                    answers.append(future.result(timeout=1))
+                    break
+                except TimeoutError:  # nobody else may tell that its worker is lost
+                    if actor._future.status != "finished":
+                        raise
+        while len(answers) > FAN_IN:
+            answers = [combine(what, answers[i : i + FAN_IN]) for i in range(0, len(answers), FAN_IN)]
+        return combine(what, answers)
+
     def each(self, function: Callable[..., Any], *arguments: list[Any]) -> "Parts":
         """What a function makes of each part, with its own argument of every list."""
-        return Parts(tasks(function, zip(self.parts, *arguments, strict=True)))
+        return Parts(tasks(function, zip(self.parts, *arguments, strict=True)), self._homes)
 
 
 class Group(NamedTuple):
@@ -230,7 +282,8 @@ class ClusterRows(TrainingRows):
     elsewhere = True
 
     def __init__(self, parts: Parts, numbers: list[list[int]], summary: Summary, total: float, keep: bool) -> None:
-        self._parts, self._numbers, self._summary, self._keep = parts.kept() if keep else parts, numbers, summary, keep
+        self._parts = parts.with_actors() if keep else parts
+        self._numbers, self._summary, self._keep = numbers, summary, keep
         self.n_rows, self.n_entries = int(summary.counts.sum()), summary.n_entries
         self.n_features, self.dtype, self.sparse = summary.n_features, summary.dtype, summary.sparse
         self.n_columns, self.total = 1 if len(summary.classes) == 2 else len(summary.classes), total

@@ -24,6 +24,10 @@ class Scaling(NamedTuple):
     unit: Float64
     fit_intercept: bool
 
+    def equals(self, other: "Scaling") -> bool:
+        """Whether the coordinates are the same."""
+        return np.array_equal(self.center, other.center) and np.array_equal(self.unit, other.unit)
+
 
 Choice = tuple[Places, Float64]  # numbers of rows in their order, and their weights
 
@@ -90,6 +94,7 @@ class LocalRows(TrainingRows):
         self.n_entries, self.dtype, self.sparse, self.elsewhere = n_entries(X), X.dtype, not is_dense(X), is_mapped(X)
         self.class_shares: Float64 = np.bincount(y, weights=self.weight, minlength=n_classes).astype(float)
         self.least_weight = float(self.weight.min(initial=np.inf))
+        self._measured: tuple[Scaling, Float64] | None = None
 
     def __sizeof__(self) -> int:
         """Of the data as well: Dask weighs with it whether to move them."""
@@ -175,14 +180,18 @@ class LocalRows(TrainingRows):
         return StoredRows(X, weight, scaling.center, scaling.unit, penalty, scaling.fit_intercept, self.n_threads)
 
     def length(self, scaling: Scaling) -> float:
-        """Total length of these rows, their share of the points."""
-        return float(self._running(self._lengths(scaling))[-1]) if self.n_rows else 0.0
+        """Total length of these rows, their share of the points; `choose`, which comes next, need not measure again."""
+        self._measured = scaling, self._lengths(scaling)
+        return float(self._running(self._measured[1])[-1]) if self.n_rows else 0.0
 
     def choose(self, distance: float, start: float, scaling: Scaling) -> Choice:
         """The rows at points of this distance, where rows elsewhere before these have a length of `start`; 0 is all."""
         if distance == 0:
             return np.arange(self.n_rows), self.weight.astype(np.float64)
-        lengths = self._lengths(scaling)
+        if self._measured is not None and self._measured[0].equals(scaling):
+            lengths = self._measured[1]
+        else:
+            lengths = self._lengths(scaling)
         running = self._running(lengths)
         running += start
         return _hit(running, lengths, distance, start)

@@ -136,12 +136,10 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         total = float(whole.totals.sum())
         settings = cluster.constant(whole.classes), cluster.constant(factors), total
         each = self.n_threads if keep or self.n_threads is not None else 1
-        parts = cluster.tasks(
-            on_workers.make_part,
-            [([blocks[i] for i in numbers], *settings, each) for numbers, _ in used],
-            [workers for _, workers in used],
-        )
-        rows = ClusterRows(Parts(parts), [numbers for numbers, _ in used], whole, total, keep)
+        numbers, homes = [numbers for numbers, _ in used], [workers for _, workers in used]
+        of_part = [([blocks[i] for i in some], *settings, each) for some in numbers]
+        parts = Parts(cluster.tasks(on_workers.make_part, of_part, homes), homes)
+        rows = ClusterRows(parts, numbers, whole, total, keep)
         return _ClusterData(rows, whole.classes, whole.names)
 
     def _weighted(self, whole: Summary) -> tuple[Summary, Float64]:
