@@ -2,10 +2,10 @@
 
     python benchmarks/bench_export.py [--rounds 201]
 
-m2cgen's function gives raw scores; of csoftmax there are the scores, the number of the most probable class and the
-probabilities. The callers are compiled apart from the models, so that nothing is inlined. Medians of rounds in which the
-functions take turns, over 16 rows in turn. The last columns: how long the compiler took for the model, and its
-object file.
+m2cgen's function gives raw scores, of two classes the one that is not 0; a loop in the driver makes a softmax of them.
+Of csoftmax there are the scores, the number of the most probable class and the probabilities. The callers are compiled
+apart from the models, so that nothing is inlined. Medians of rounds in which the functions take turns, over 16 rows;
+then how long the compiler took for either model, and the size of its object file.
 """
 
 import argparse
@@ -113,8 +113,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=201)
     rounds = parser.parse_args().rounds
     sys.setrecursionlimit(20_000)  # m2cgen's expressions are as deep as rows are long
-    print("| d, K | compiler | m2cgen: scores | and softmax | csoftmax: scores | class | probabilities "
-          "| m2cgen / csoftmax: scores | probabilities | compile, s: m2cgen, csoftmax | object, KB |")
+    print(
+        "| d, K | compiler | m2cgen: scores | and softmax | csoftmax: scores | class | probabilities "
+        "| m2cgen / csoftmax: scores | probabilities | compile, s: m2cgen, csoftmax | object, KB |"
+    )
     print("|---" * 11 + "|")
     for d, n_classes in SHAPES:
         rng = np.random.default_rng(0)

@@ -342,7 +342,8 @@ def plain_labels(labels: Array) -> Array:
     plain = np.array(labels.tolist()) if labels.dtype == object else labels
     if plain.dtype.kind not in _LABELS or plain.tolist() != labels.tolist():
         raise TypeError(
-            f"classes of dtype {labels.dtype} cannot be written to a file: use labels of one type, int, str, bool or float"
+            f"classes of dtype {labels.dtype} cannot be written to a file: use labels of one type, int, str, bool or "
+            f"float"
         )
     return plain
 

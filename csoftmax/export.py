@@ -22,20 +22,18 @@ ONNX_IR_VERSION = 7
 # Sums that are added up at once: enough to hide how long an addition takes, few enough for the registers.
 MOST_SUMS = 12
 
-_TAKEN = frozenset(  # keywords of C and C++, headers of C, and the example
-    """
-    alignas alignof and and_eq asm atomic_cancel atomic_commit atomic_noexcept auto bitand bitor bool break case catch
-    char char8_t char16_t char32_t class co_await co_return co_yield compl concept const const_cast consteval constexpr
-    constinit continue contract_assert decltype default delete do double dynamic_cast else enum explicit export extern
-    false float for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq
-    private protected public reflexpr register reinterpret_cast requires restrict return short signed sizeof static
-    static_assert static_cast struct switch synchronized template this thread_local throw true try typedef typeid
-    typename typeof typeof_unqual union unsigned using virtual void volatile wchar_t while xor xor_eq
-    assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbit
-    stdbool stdckdint stddef stdint stdio stdlib stdnoreturn string strings tgmath threads time uchar wchar wctype
-    main
-    """.split()
-)
+# Keywords of C and C++, headers of C, and the example.
+_TAKEN = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class
+    co_await co_return co_yield compl concept const const_cast consteval constexpr constinit continue
+    contract_assert decltype default delete do double dynamic_cast else enum explicit export extern false float for
+    friend goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private
+    protected public register reinterpret_cast requires restrict return short signed sizeof static static_assert
+    static_cast struct switch template this thread_local throw true try typedef typeid typename typeof typeof_unqual
+    union unsigned using virtual void volatile wchar_t while xor xor_eq assert complex ctype errno fenv inttypes
+    iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbit stdbool stdckdint stddef stdint stdio
+    stdlib stdnoreturn string tgmath threads time uchar wchar wctype main
+"""
 
 
 # ---- ONNX ---------------------------------------------------------------------------------------------------------
@@ -146,10 +144,10 @@ def to_c(predictor: Predictor, directory: str | os.PathLike[str], name: str) -> 
     labels = _labels(predictor, "to_c")
     if not isinstance(name, str):
         raise TypeError(f"name is a {type(name).__name__}: expected a string, the prefix of all names in C")
-    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or "__" in name or name.lower() in _TAKEN:
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", name) or name.lower() in _TAKEN.split():
         raise ValueError(
-            f"name={name!r}: expected letters, digits and single underscores, a letter first, and no keyword or header "
-            f"of C or C++"
+            f"name={name!r}: expected letters, digits and single underscores between them, a letter first, and no "
+            f"keyword or header of C or C++"
         )
     texts = {**_code(predictor), **_tables(predictor, labels, name)}
     folder = Path(directory)
@@ -189,7 +187,7 @@ def _code(predictor: Predictor) -> dict[str, Any]:
         "exp": f"exp{suffix}",
         "scan": "%lf" if double else "%f",
         "digits": 17 if double else 9,
-        "two_classes": ", of two classes 0 for the first" if n_columns == 1 else "",
+        "two_classes": ", 0 for the first of two" if n_columns == 1 else "",
         "first_score": "    *scores++ = 0;\n" if n_columns == 1 else "",
         "weights": _table(weights.ravel(), suffix),
         "intercepts": _table(predictor.intercept, suffix),

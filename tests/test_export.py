@@ -278,7 +278,9 @@ def test_labels_and_names_are_what_they_were(check, name):
         read = [bytes.fromhex(text).decode() for text in shown]
         assert read == [*labels, *(model.feature_names or ())]
     else:
-        read = [float(text) if isinstance(label, float) else int(text) for label, text in zip(labels, shown, strict=True)]
+        read = [
+            float(text) if isinstance(label, float) else int(text) for label, text in zip(labels, shown, strict=True)
+        ]
         assert read == labels
 
 
@@ -323,7 +325,25 @@ def test_a_model_is_replaced_and_what_may_be_edited_is_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "1st", "a-b", "a b", "_a", "a__b", "Int", "int", "class", "math", "main", "MAIN", "\xe9t\xe9", "a\n", "a/b"]
+    "name",
+    [
+        "",
+        "1st",
+        "a-b",
+        "a b",
+        "_a",
+        "a_",
+        "a__b",
+        "Int",
+        "int",
+        "class",
+        "math",
+        "main",
+        "MAIN",
+        "\xe9t\xe9",
+        "a\n",
+        "a/b",
+    ],
 )
 def test_names_that_c_cannot_have(tmp_path, name):
     with pytest.raises(ValueError, match="name="):
