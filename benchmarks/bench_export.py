@@ -4,8 +4,9 @@
 
 m2cgen's function gives raw scores, of two classes the one that is not 0; a loop in the driver makes a softmax of them.
 Of csoftmax there are the scores, the number of the most probable class and the probabilities. The callers are compiled
-apart from the models, so that nothing is inlined. Medians of rounds in which the functions take turns, over 16 rows;
-then how long the compiler took for either model, and the size of its object file.
+apart from the models, so that nothing is inlined; functions are aligned, as for a few nanoseconds it matters where they
+begin. Medians of rounds in which the functions take turns, over 16 rows; then how long the compiler took for either
+model, and the size of its object file.
 """
 
 import argparse
@@ -130,7 +131,7 @@ def main() -> None:
             (folder / "theirs.c").write_text(m2cgen.export_to_c(model))
             (folder / "driver.c").write_text(DRIVER)
             for compiler, level in itertools.product(filter(shutil.which, COMPILERS), LEVELS):
-                options = ["-std=c99", level, f"-DN_CLASSES={n_classes}"]
+                options = ["-std=c99", level, "-falign-functions=64", f"-DN_CLASSES={n_classes}"]
                 times, built = measure(folder, compiler, options, rounds)
                 cells = [f"{value:.3g}" for value in (*times, times[0] / times[2], times[1] / times[4])]
                 print("|", " | ".join([f"{d}, {n_classes}", f"{compiler} {level}", *cells, *built]), "|", flush=True)
