@@ -181,35 +181,37 @@ def _code(predictor: Predictor) -> dict[str, Any]:
         "n_columns": n_columns,
         "n_blocks": n_blocks,
         "width": width,
+        "last": n_columns - width,
         "steps": steps,
+        "stride": steps * width,
         "n_whole": n_features - n_features % steps,
         "real": real,
         "exp": f"exp{suffix}",
         "scan": "%lf" if double else "%f",
         "digits": 17 if double else 9,
         "two_classes": ", 0 for the first of two" if n_columns == 1 else "",
-        "first_score": "    *scores++ = 0;\n" if n_columns == 1 else "",
         "weights": _table(weights.ravel(), suffix),
         "intercepts": _table(predictor.intercept, suffix),
         "sums": ", ".join(f"s{k} = b[{k}]" for k in range(width)),
-        "additions": _additions(width, steps, " " * 12),
-        "last_additions": _additions(width, n_features % steps, " " * 8),
-        "totals": "".join(f"        z[{k}] = s{k};\n" for k in range(width)),
+        "additions": _lines(12, _additions(width, steps)),
+        "last_additions": _lines(8, _additions(width, n_features % steps) + [f"z[{k}] = s{k};" for k in range(width)]),
     }
 
 
-def _additions(width: int, steps: int, indent: str) -> str:
+def _additions(width: int, steps: int) -> list[str]:
     """Statements that add the products of so many features to the sums."""
-    if steps == 0:
-        return ""
     products = [" + ".join(f"x[j + {t}] * w[{t * width + k}]" for t in range(steps)) for k in range(width)]
-    return "".join(f"{indent}s{k} += {products[k]};\n" for k in range(width))
+    return [f"s{k} += {terms};" for k, terms in enumerate(products) if terms]
+
+
+def _lines(indent: int, lines: Iterable[str], separator: str = "") -> str:
+    return f"{separator}\n".join(" " * indent + line for line in lines)
 
 
 def _table(values: Array, suffix: str) -> str:
     """Decimal numbers, the shortest that are read back exactly."""
     numbers = [f"{text}{suffix}" for text in values.astype(str).tolist()]
-    return ",\n".join("    " + ", ".join(numbers[i : i + 4]) for i in range(0, len(numbers), 4))
+    return _lines(4, (", ".join(numbers[i : i + 4]) for i in range(0, len(numbers), 4)), ",")
 
 
 def _tables(predictor: Predictor, labels: Array, name: str) -> dict[str, str]:
@@ -217,21 +219,18 @@ def _tables(predictor: Predictor, labels: Array, name: str) -> dict[str, str]:
     c_type, header, shown, literal = _LABELS[labels.dtype.kind]
     texts = {
         "label_type": c_type,
-        "label_include": f"#include <{header}>\n\n" if header else "",
-        "labels": _listed(map(literal, labels.tolist())),
+        "label_include": f"\n#include <{header}>\n" if header else "",
+        "labels": _lines(4, map(literal, labels.tolist()), ","),
         "print": shown,
         "declared_features": "",
         "features": "",
     }
     if predictor.feature_names is not None:
         table = f"const char *const {name}_features[{name}_n_features]"
-        texts["declared_features"] = f"/* The names of the features, in UTF-8. */\nextern {table};\n\n"
-        texts["features"] = f"{table} = {{\n{_listed(map(_literal, predictor.feature_names))}\n}};\n\n"
+        texts["declared_features"] = f"\n/* The names of the features, in UTF-8. */\nextern {table};\n"
+        names = _lines(4, map(_literal, predictor.feature_names), ",")
+        texts["features"] = f"\n{table} = {{\n{names}\n}};\n"
     return texts
-
-
-def _listed(items: Iterable[str]) -> str:
-    return ",\n".join(f"    {item}" for item in items)
 
 
 def _integer(label: int) -> str:

@@ -99,7 +99,11 @@ def test_a_failed_export_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     to_onnx(Predictor(*coefficients()), path)
     content = path.read_bytes()
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         to_onnx(Predictor(*coefficients(5)), path)
     assert path.read_bytes() == content
@@ -282,6 +286,20 @@ def test_labels_and_names_are_what_they_were(check, name):
             float(text) if isinstance(label, float) else int(text) for label, text in zip(labels, shown, strict=True)
         ]
         assert read == labels
+
+
+def test_c_calls_nothing_but_exp_and_keeps_nothing(sources):
+    if sys.platform != "linux" or not all(map(shutil.which, ("cc", "nm"))):
+        pytest.skip("no cc or no nm")
+    subprocess.run(["cc", "-std=c99", "-O1", "-c", "integers/integers.c"], cwd=sources, check=True)
+    done = subprocess.run(["nm", "-P", "integers.o"], cwd=sources, capture_output=True, text=True, check=True)
+    symbols = [line.split()[:2] for line in done.stdout.splitlines()]
+    assert {kind for _, kind in symbols} <= set("TtRrU")  # code and constants, no data
+    # Names that begin with an underscore are the compiler's own.
+    assert [name for name, kind in symbols if kind == "U" and name[0] != "_"] == ["exp"]
+    assert {name for name, kind in symbols if kind in "TR"} == {
+        f"integers_{name}" for name in ("labels", "scores", "probabilities", "class", "top_k")
+    }
 
 
 def test_the_example_is_built_and_run(sources):
