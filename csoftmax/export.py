@@ -152,9 +152,10 @@ def to_c(predictor: Predictor, directory: str | os.PathLike[str], name: str) -> 
     texts = {**_code(predictor), **_tables(predictor, labels, name)}
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    for target, source in ((f"{name}.h", "model.h"), (f"{name}.c", "model.c"), ("main.c",) * 2, ("Makefile",) * 2):
-        if target == source and (folder / target).exists():
-            continue
+    files = {f"{name}.h": "model.h", f"{name}.c": "model.c", "main.c": "main.c", "Makefile": "Makefile"}
+    for target, source in files.items():
+        if source in ("main.c", "Makefile") and (folder / target).exists():
+            continue  # it may have become the user's own
         template = Path(__file__).with_name("templates").joinpath(f"{source}.in").read_text(encoding="utf-8")
         with whole_file(folder / target) as file:
             file.write(Template(template).substitute(texts, name=name, version=__version__).encode("ascii"))
