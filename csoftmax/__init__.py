@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("csoftmax")
-    if name in ("dask", "plot"):
+    if name in ("dask", "export", "plot"):
         return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'csoftmax' has no attribute {name!r}")
