@@ -73,6 +73,7 @@ setup(
             "cdivision": True,
             "freethreading_compatible": True,
             "embedsignature": True,
+            "embedsignature.format": "clinic",
         },
         build_dir="build/debug" if debug else "build/release",
     ),

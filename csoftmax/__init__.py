@@ -45,7 +45,7 @@ __all__ = [
 
 
 def get_include() -> str:
-    """Folder to compile extensions against that `cimport` from csoftmax, for `include_dirs`."""
+    """Folder to compile extensions against that ``cimport`` from csoftmax, for ``include_dirs``."""
     from pathlib import Path
 
     return str(Path(__file__).parent)

@@ -85,10 +85,10 @@ def loss_gradient(
 ) -> tuple[float, Array, Array]:
     """Softmax loss of a data set at given coefficients, and its gradient.
 
-    With p_ik = softmax(coef x_i + intercept)_k the loss of a sample is -log p_{i, y_i}, and
+    With p_ik = softmax(coef x_i + intercept)_k the loss of a sample is -log p_{i, y_i}, and::
 
-        d loss / d coef_k      = sum_i s_i (p_ik - 1{y_i = k}) x_i,
-        d loss / d intercept_k = sum_i s_i (p_ik - 1{y_i = k}),
+        d loss / d coef_k      = sum_i s_i (p_ik - 1{y_i = k}) x_i
+        d loss / d intercept_k = sum_i s_i (p_ik - 1{y_i = k})
 
     both divided by sum_i s_i for the mean. There is no penalty.
 

@@ -349,7 +349,7 @@ def plain_labels(labels: Array) -> Array:
 
 
 def load(path: str | os.PathLike[str]) -> "Predictor":
-    """Read a model that `save` wrote.
+    """Read a model that `Predictor.save` wrote.
 
     Nothing in the file is executed, and nothing is allocated that the size of the file does not account for.
 

@@ -245,7 +245,7 @@ cdef class Predictor:
         """Write the model to a file that `csoftmax.load` reads.
 
         The file is NumPy's .npz without pickles. It is written beside `path`, flushed to disk and renamed, so that a
-        crash leaves the old file or the new one (and perhaps a file .csoftmax-*.tmp, which may be deleted).
+        crash leaves the old file or the new one (and perhaps a file ``.csoftmax-*.tmp``, which may be deleted).
 
         Raises
         ------

@@ -47,7 +47,7 @@ class _ClusterData(NamedTuple):
 
 
 class DaskSoftmaxRegression(SoftmaxRegression):
-    """`SoftmaxRegression` on Dask collections: the same parameters, the same solvers, the same optimum.
+    """`csoftmax.SoftmaxRegression` on Dask collections: the same parameters, the same solvers, the same optimum.
 
     The rows stay where they are. A pass sends the coefficients to every worker, and gets back one loss and one
     gradient, added up on the way; a model of the curvature, once in several iterations, comes as one sum as well. The
@@ -57,20 +57,20 @@ class DaskSoftmaxRegression(SoftmaxRegression):
     Checked data are kept in the workers' memory if they take at most half of it, or have been persisted before. Else
     they are read from their source, and checked, for every pass.
 
-    Without a `distributed.Client` everything happens in this process, by default in Dask's threads.
+    Without a ``distributed.Client`` everything happens in this process, by default in Dask's threads.
 
     Parameters
     ----------
     C, l1_ratio, solver, tol, max_iter, fit_intercept, class_weight, warm_start, learning_rate, verbose, callback
-        As those of `SoftmaxRegression`.
+        As those of `csoftmax.SoftmaxRegression`.
     n_threads : int, optional
         Threads of each task; by default those of its worker, where one task has all of its rows, else 1.
 
     Attributes
     ----------
     classes_, coef_, intercept_, n_iter_, loss_curve_, fit_report_, n_features_in_, feature_names_in_
-        As those of `SoftmaxRegression`, in NumPy arrays. They agree with those of a local fit to rounding, as sums are
-        added up in another order; for sparse rows to the tolerance, as a local fit may keep their scores. In
+        As those of `csoftmax.SoftmaxRegression`, in NumPy arrays. They agree with those of a local fit to rounding, as
+        sums are added up in another order; for sparse rows to the tolerance, as a local fit may keep their scores. In
         `fit_report_`, `workspace_bytes` are those of the client.
 
     Examples
@@ -91,7 +91,7 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         ----------
         X : dask array, dask data frame, or list of delayed blocks, of shape (n, d)
             Chunks may be of any length, also unknown or 0, NumPy arrays or SciPy's sparse matrices, all of one kind and
-            dtype. What `SoftmaxRegression.fit` says of X holds for each of them.
+            dtype. What `csoftmax.SoftmaxRegression.fit` says of X holds for each of them.
         y : dask array, series, list of delayed blocks, or array_like, of shape (n,)
             Labels, in chunks as those of X; one array is cut as X is, if the lengths of its chunks are known. A chunk
             may lack classes.

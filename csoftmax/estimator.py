@@ -96,10 +96,10 @@ class _TrainingData:
 class SoftmaxRegression(Estimator):
     """Softmax (multinomial logistic) regression with an L2, L1 or elastic net penalty.
 
-    Minimises, over one weight vector w_k and one intercept b_k per class,
+    Minimises, over one weight vector w_k and one intercept b_k per class::
 
         J = sum_i s_i (-log p(y_i | x_i)) / S + ((1 - r) / 2 ||W||^2 + r ||W||_1) / (C S),    S = sum_i s_i,
-        p(k | x) = exp(w_k x + b_k) / sum_j exp(w_j x + b_j),
+        p(k | x) = exp(w_k x + b_k) / sum_j exp(w_j x + b_j)
 
     with r = l1_ratio, which has the minimum of scikit-learn's LogisticRegression: its objective divided by C S. For
     two classes there is one row w = w_2 - w_1, with the penalty on w: binary logistic regression.
@@ -210,7 +210,7 @@ class SoftmaxRegression(Estimator):
         X : array_like or data frame of shape (n, d)
             Finite. float32 stays float32, unless a column lies more than 1000 standard deviations from zero; other real
             dtypes become float64. A C-contiguous array is not copied, unless rows have weight 0. Data frames may be of
-            pandas, polars or PyArrow, with columns of numbers. A C-contiguous float32 or float64 `numpy.memmap`, or a
+            pandas, polars or PyArrow, with columns of numbers. A C-contiguous float32 or float64 ``numpy.memmap``, or a
             view of one, is read in parts and never copied whole; see Notes.
         y : array_like of shape (n,)
             Labels of one sortable type: int, str, bool, whole floats. A single column is taken as well.

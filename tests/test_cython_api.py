@@ -15,22 +15,24 @@ import csoftmax
 from csoftmax import Predictor, _kernels
 
 # This is the example of the README.
-SOURCE = """
-# cython: language_level=3, boundscheck=False, wraparound=False
+EXAMPLE = """\
 from cython.parallel cimport prange
 from csoftmax._predictor cimport Predictor
-
 
 def probabilities(Predictor model, const double[:, ::1] X, double[:, ::1] out):
     cdef Py_ssize_t i
     cdef int bad = 0
     if X.shape[1] != model.n_features or out.shape[0] != X.shape[0] or out.shape[1] != model.n_classes:
         raise ValueError("shapes do not fit")
-    for i in prange(X.shape[0], nogil=True, num_threads=2):
-        if model.probabilities(&X[i, 0], 1, &out[i, 0]) != 1:
+    for i in prange(X.shape[0], nogil=True):
+        if model.probabilities(&X[i, 0], 1, &out[i, 0]) != 1:  # 0: a score that is not finite, -1: no memory
             bad += 1
     return bad
+"""
 
+SOURCE = f"""
+# cython: language_level=3, boundscheck=False, wraparound=False
+{EXAMPLE}
 
 def codes(Predictor model, const double[:, ::1] X, Py_ssize_t[::1] out):
     cdef int good
