@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def start(file, log):
         return subprocess.Popen([*command, "--no-access-log"], env=environment, stdout=output, stderr=output)
 
 
-def wait_for(what, seconds=30):
+def wait_for(what, seconds=60):
     """What becomes true, or a failure."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
@@ -107,17 +107,30 @@ def expected(predictor, rows):
     return predictor.predict(rows).tolist(), p.tolist()
 
 
+@contextmanager
+def running(folder):
+    service = Service(folder)
+    try:
+        before = service.peak()
+        yield service
+        assert service.process.poll() is not None or service.peak() - before < 60, "megabytes more than at the start"
+    finally:
+        service.process.kill()
+        service.process.wait()
+    assert "Traceback" not in service.log.read_text()
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    running = Service(tmp_path_factory.mktemp("service"))
-    try:
-        before = running.peak()
-        yield running
-        assert running.peak() - before < 60, "megabytes more than at the start"
-    finally:
-        running.process.kill()
-        running.process.wait()
-    assert "Traceback" not in running.log.read_text()
+    """One for all tests that leave its model."""
+    with running(tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@pytest.fixture
+def own(tmp_path):
+    with running(tmp_path) as service:
+        yield service
 
 
 @pytest.fixture
@@ -216,56 +229,58 @@ def test_slow_clients_get_408_and_hold_up_nobody(service, connection):
     service.send(UNFINISHED).close()
     began = time.monotonic()
     with ExitStack() as stack:
-        slow = [stack.enter_context(service.send(UNFINISHED)) for _ in range(50)]
-        for i in range(len(ROW) - 5, len(ROW) - 1):
-            slow[0].sendall(ROW[i : i + 1])  # a little now and then is not enough
-            assert ask(connection)[0] == 200
-            time.sleep(1)
-        for client in slow:
+        slow, *still = (stack.enter_context(service.send(UNFINISHED)) for _ in range(50))
+        with suppress(ConnectionError):  # which has ended if this process was held up
+            for i in range(len(ROW) - 5, len(ROW) - 1):
+                slow.sendall(ROW[i : i + 1])
+                assert ask(connection)[0] == 200
+                time.sleep(1)
+            assert answered(slow)[0] == 408  # a byte now and then does not prolong it
+        for client in still:
             status, body = answered(client)
             assert status == 408
             assert "did not arrive within 5 seconds" in body
-    assert 4.5 < time.monotonic() - began < 15
+    assert time.monotonic() - began > 4.5
 
 
-def test_10000_requests_and_reloads(service):
+def test_10000_requests_and_reloads(own):
     """16 clients; each answer is that of one of two models, none of an older one than the answer before."""
     bodies = [json.dumps(X[:n].tolist()) for n in (1, 8)]
     answers = [[expected(predictor, X[:n]) for n in (1, 8)] for predictor in MODELS]
-    versions, served, finished = [service.health()["model"]], 0, threading.Event()
+    versions, served, finished = [own.health()["model"]], 0, threading.Event()
 
     def client(_):
         seen, last = [], False
-        with service.connect() as connection:
+        with own.connect() as connection:
             while not last:
                 last = len(seen) >= 624 and finished.is_set()
-                size = len(seen) % 10 == 0
-                status, answer = ask(connection, body=bodies[size])
+                batch = int(len(seen) % 10 == 0)
+                status, answer = ask(connection, body=bodies[batch])
                 assert status == 200
-                seen.append((answer["model"], (answer["labels"], answer["probabilities"]), size))
+                seen.append((answer["model"], (answer["labels"], answer["probabilities"]), batch))
         return seen
 
     with ThreadPoolExecutor(16) as clients:
         results = [clients.submit(client, i) for i in range(16)]
-        while len(versions) < 4:
-            served = 1 - served
-            MODELS[served].save(service.file)
-            versions.append(wait_for(lambda: (now := service.health()["model"]) != versions[-1] and now))
-        finished.set()
+        try:
+            while len(versions) < 4:
+                served = 1 - served
+                MODELS[served].save(own.file)
+                versions.append(wait_for(lambda: (now := own.health()["model"]) != versions[-1] and now))
+        finally:
+            finished.set()
         results = [result.result() for result in results]
     assert versions == versions[:2] * 2
     assert sum(map(len, results)) >= 10_000
     for seen in results:
         reloads, current = 0, versions[0]
-        for version, answer, size in seen:
+        for version, answer, batch in seen:
             reloads, current = reloads + (version != current), version
-            assert answer == answers[versions.index(version)][size]
+            assert answer == answers[versions.index(version)][batch]
         assert reloads == 3
 
 
-def test_a_file_that_will_not_do_leaves_the_old_model(service, connection):
-    MODELS[0].save(service.file)
-    wait_for(lambda: ask(connection)[1]["probabilities"] == expected(MODELS[0], X[:1])[1])
+def test_a_file_that_will_not_do_leaves_the_old_model(own):
     names = [f"x{i}" for i in range(20)]
     others = {
         "is not a csoftmax model": lambda path: path.write_bytes(b"half a mod"),
@@ -274,31 +289,30 @@ def test_a_file_that_will_not_do_leaves_the_old_model(service, connection):
         "other feature_names": model(3, names=names).save,
         "No such file": lambda path: path.unlink(),
     }
-    before = service.health()
+    before = own.health()
     for reason, replace in others.items():
-        replace(service.file)
-        health = wait_for(lambda reason=reason: reason in (now := service.health())["problem"] and now)
+        replace(own.file)
+        health = wait_for(lambda reason=reason: reason in (now := own.health())["problem"] and now)
         assert health == before | {"problem": health["problem"]}
-        assert (ask(connection)[1]["probabilities"]) == expected(MODELS[0], X[:1])[1]
-    MODELS[1].save(service.file)
-    assert wait_for(lambda: (now := service.health())["problem"] == "" and now)["model"] != before["model"]
+        with own.connect() as connection:
+            assert ask(connection)[1]["probabilities"] == expected(MODELS[0], X[:1])[1]
+    MODELS[1].save(own.file)
+    assert wait_for(lambda: (now := own.health())["problem"] == "" and now)["model"] != before["model"]
 
 
-def test_a_signal_ends_it_when_requests_are_answered(tmp_path):
-    service = Service(tmp_path)
+def test_a_signal_ends_it_when_requests_are_answered(own):
     with ExitStack() as stack:
-        running = [stack.enter_context(service.send(UNFINISHED)) for _ in range(8)]
-        idle = stack.enter_context(service.send(b""))
-        wait_for(service.health)  # by now it has seen the others
-        service.process.send_signal(signal.SIGTERM)
+        half = [stack.enter_context(own.send(UNFINISHED)) for _ in range(8)]
+        idle = stack.enter_context(own.send(b""))
+        wait_for(own.health)  # by now it has seen the others
+        own.process.send_signal(signal.SIGTERM)
         assert idle.recv(1) == b""
-        for client in running:
+        for client in half:
             client.sendall(ROW[-5:])
             status, body = answered(client)
             assert status == 200
             assert json.loads(body)["probabilities"] == expected(MODELS[0], X[:1])[1]
-    assert service.process.wait(10) == -signal.SIGTERM
-    assert "Traceback" not in service.log.read_text()
+    assert own.process.wait(10) == -signal.SIGTERM
 
 
 def test_without_a_model_it_does_not_start(tmp_path):
