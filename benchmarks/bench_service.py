@@ -1,14 +1,14 @@
 """Load on examples/service: requests a second and latency, next to the same service with scikit-learn's model in it.
 
-    python benchmarks/bench_service.py [--rounds 5] [--seconds 4]
+    python benchmarks/bench_service.py [--rounds 5] [--seconds 2]
 
-The example is run by uvicorn in one process, three times: with the csoftmax model of a file, with a LogisticRegression of
+uvicorn runs the example in one process, three times: with the csoftmax model of a file, with a LogisticRegression of
 the same coefficients, and with a model that does nothing, to see what all the rest of a request costs. They take turns;
-each waits idle meanwhile. wrk (of the distribution's packages) puts the load on them: one thread, every connection sends
-its next request when it has the answer, so that the latency of 16 connections is mostly waiting for the other 15. It
-runs on this machine too and takes a part of it.
+two wait idle meanwhile. wrk (a package of the system) puts the load on them: one thread, and each connection sends its
+next request when it has the answer, so that with 16 connections the latency is mostly waiting for the other 15. It runs
+on the same machine and takes a part of it.
 
-CPU is the processor time that the service's process took for a request; of a prediction, what one call takes in a loop.
+CPU is the processor time of the service's process for a request, the prediction what one call takes in a loop.
 """
 
 import argparse
@@ -87,18 +87,16 @@ def start(name: str, path: str, folder: Path) -> tuple[psutil.Process, str]:
 
 def measure(process: psutil.Process, address: str, rows: int, connections: int, seconds: int) -> list[float]:
     """Requests a second, 50th and 99th percentile of the latency in ms, microseconds of CPU for a request."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(SERVICE / "load.lua")]
+    load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(SERVICE / "load.lua")]
+    command = [*load, f"{address}/predict", "--", str(D), str(rows)]
     before = sum(process.cpu_times()[:2])
-    done = subprocess.run(
-        [*command, f"{address}/predict", "--", str(D), str(rows)], capture_output=True, text=True, check=True
-    ).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     spent = sum(process.cpu_times()[:2]) - before
     if "Non-2xx" in done or "Socket errors" in done:
         raise RuntimeError(done)
-    percentiles = [re.search(rf"{p}%\s+([\d.]+)(us|ms|s)\b", done) for p in (50, 99)]
-    latencies = [float(found[1]) * UNITS[found[2]] for found in percentiles if found]
-    requests = int(re.search(r"(\d+) requests in", done)[1])
-    return [float(re.search(r"Requests/sec:\s+([\d.]+)", done)[1]), *latencies, spent / requests * 1e6]
+    rate, requests = (float(re.search(text, done)[1]) for text in (r"Requests/sec: +([\d.]+)", r"(\d+) requests in"))
+    latencies = (re.search(rf"{p}% +([\d.]+)(us|ms|s)\b", done) for p in (50, 99))
+    return [rate, *(float(found[1]) * UNITS[found[2]] for found in latencies), spent / requests * 1e6]
 
 
 def alone(model: Any, rows: int) -> float:
@@ -111,7 +109,7 @@ def alone(model: Any, rows: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--seconds", type=int, default=2)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -126,10 +124,18 @@ def main() -> None:
         finally:
             for process, _ in services.values():
                 process.terminate()
-    print(
-        "| rows, connections | model | requests/s | p50, ms | p99, ms | CPU, us | of it the prediction, us | csoftmax's requests/s to these |"
+    columns = (
+        "rows, connections",
+        "model",
+        "requests/s",
+        "p50, ms",
+        "p99, ms",
+        "CPU, us",
+        "prediction, us",
+        "csoftmax is",
     )
-    print("|---" * 8 + "|")
+    print("| " + " | ".join(columns) + " |")
+    print("|---" * len(columns) + "|")
     for (load, name), rounds in sorted(results.items(), key=lambda item: LOADS.index(item[0][0])):
         rate, p50, p99, cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
         ratio = statistics.median(
@@ -137,7 +143,7 @@ def main() -> None:
         )
         print(
             f"| {load[0]}, {load[1]} | {name} | {rate:.0f} | {p50:.2f} | {p99:.2f} | {cpu:.0f} | "
-            f"{predictions[name, load[0]]:.3g} | {ratio:.2f} |"
+            f"{predictions[name, load[0]]:.3g} | {ratio:.2f} times |"
         )
 
 

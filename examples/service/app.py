@@ -34,15 +34,21 @@ class Served(NamedTuple):
     model: csoftmax.Predictor
     version: str
     loaded_at: datetime
-    modified: int
+    stamp: tuple[int, int]
+
+
+def stamp_of(path: str) -> tuple[int, int]:
+    """Of another file in the same place another: the time alone is the same in some images and archives."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_ino
 
 
 def read(path: str) -> Served:
-    modified = os.stat(path).st_mtime_ns  # first: a file that changes while it is read will be read again
+    stamp = stamp_of(path)  # first: a file that changes while it is read will be read again
     model = csoftmax.load(path)
     model.predict_proba(np.zeros((MAX_ROWS, model.n_features)))  # imports now what large batches may need
     content = b"".join([model.coef, model.intercept, repr(model.classes.tolist()).encode()])
-    return Served(model, hashlib.sha256(content).hexdigest()[:12], datetime.now(UTC), modified)
+    return Served(model, hashlib.sha256(content).hexdigest()[:12], datetime.now(UTC), stamp)
 
 
 def contract(model: csoftmax.Predictor) -> dict[str, Any]:
@@ -61,7 +67,7 @@ class Source:
             await asyncio.sleep(WATCH_SECONDS)
             problem = ""
             try:
-                if os.stat(self.path).st_mtime_ns != self.served.modified:
+                if stamp_of(self.path) != self.served.stamp:
                     new = await asyncio.to_thread(read, self.path)
                     old = contract(self.served.model)
                     if changed := [what for what, value in contract(new.model).items() if value != old[what]]:
