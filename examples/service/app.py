@@ -113,7 +113,8 @@ async def body_of(request: Request) -> bytes:
                 if len(body) <= MAX_BYTES:
                     body += part
     except TimeoutError:
-        raise HTTPException(408, f"the body did not arrive within {BODY_SECONDS} seconds") from None
+        reason = f"the body did not arrive within {BODY_SECONDS} seconds"
+        raise HTTPException(408, reason, {"Connection": "close"}) from None
     except ClientDisconnect:
         raise HTTPException(400, "the connection ended before the body did") from None
     if len(body) > MAX_BYTES:
