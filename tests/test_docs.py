@@ -17,7 +17,7 @@ if not (ROOT / "docs").is_dir():
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for folder in (".", "docs", "benchmarks")
+    for folder in (".", "docs", "benchmarks", "examples/service")
     for path in sorted((ROOT / folder).glob("*.md"))
 }
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
