@@ -231,7 +231,7 @@ def check_finite(array: Rows, name: str, n_threads: int = 1) -> None:
         bad, row = block[row, column], first + row
         if not is_dense(array):
             row, column = np.searchsorted(array.indptr, row, side="right") - 1, array.indices[row]
-        where = f"row {row}" + (f", column {column}" if array.ndim == 2 else "")
+        where = f"row {row}, column {column}" if array.ndim == 2 else f"place {row}"  # of a vector, or of one row
         raise ValueError(f"{name} contains {bad} at {where}: NaN and infinity are not taken; impute or drop such rows")
 
 
