@@ -176,7 +176,7 @@ def test_nan_and_infinity_are_refused_wherever_they_stand(instruction_set, n_cla
             spoiled = X.copy()
             spoiled[row, column] = bad
             for x in (spoiled[row], spoiled, spoiled.tolist(), spoiled.astype(np.float32)):
-                with pytest.raises(ValueError, match=f"column {column}|row {column}"):
+                with pytest.raises(ValueError, match=f"column {column}|place {column}"):
                     method(x)
     spoiled = X[0].copy()
     spoiled[3] = bad
