@@ -4,8 +4,8 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -38,6 +38,7 @@ __all__ = [
     "sparse_codes",
     "threads",
     "top_k",
+    "whole_file",
 ]
 
 FORMAT_VERSION = 1
@@ -292,10 +293,8 @@ def sparse_codes(model: "Predictor", X: Rows, codes: Array, n_threads: int | Non
 
 def save(model: "Predictor", path: str | os.PathLike[str]) -> None:
     """See `Predictor.save`."""
-    import secrets  # these two are not needed to load a model, which is to be quick
-    from importlib.metadata import version
+    from importlib.metadata import version  # not needed to load a model, which is to be quick
 
-    target = Path(path)
     members: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "library_version": version("csoftmax"),
@@ -307,10 +306,20 @@ def save(model: "Predictor", path: str | os.PathLike[str]) -> None:
         members["feature_names"] = np.array(model.feature_names)
     if model.training_report is not None:
         members["training_report"] = json.dumps(model.training_report)
+    with whole_file(path) as file:
+        np.savez(file, **members)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when it is complete, and on disk; if not, nothing changes."""
+    import secrets
+
+    target = Path(path)
     temporary = target.with_name(f".csoftmax-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, **members)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
