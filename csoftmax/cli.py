@@ -12,11 +12,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 import csoftmax
-
-Outcome = tuple[dict[str, Any], str]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            facts, text = options.run(options)
+            command = import_module(f"csoftmax._commands.{options.command}")  # which loads what it needs
+            facts, text = command.run(options)
             if options.json:
                 print(json.dumps(_plain(facts), ensure_ascii=False))
             elif text:
@@ -61,7 +61,7 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}"
 
 
-def _show_warning(message: Warning | str, *where: Any) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"csoftmax: warning: {message}", file=sys.stderr)
 
 
@@ -99,55 +99,70 @@ _FOLDS = _checked("a whole number of at least 2", int, lambda value: value >= 2)
 _CHARACTER = _checked("one character", str, lambda value: len(value) == 1 and value.isascii())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(prog="csoftmax", description="Softmax (multinomial logistic) regression.")
     parser.add_argument("--version", action="version", version=f"csoftmax {csoftmax.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(run: Callable[[argparse.Namespace], Outcome], *parents: argparse.ArgumentParser, text: str) -> _Parser:
-        added = commands.add_parser(run.__name__.strip("_"), parents=parents, help=text, description=text.capitalize())
+    def command(name: str, *parents: _Parser, text: str) -> _Parser:
+        added = commands.add_parser(name, parents=parents, help=text, description=text)
         added.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-        added.set_defaults(run=run)
         return added
 
-    demo = command(_demo, text="train on handwritten digits, report, save, load and predict")
+    demo = command("demo", text="train on handwritten digits, report, save, load and predict")
     demo.add_argument("-o", "--output", metavar="FILE", help="where to write the model (default: a temporary folder)")
-    fit = command(_fit, _data_options(), text="train a model from a file")
+    fit = command("fit", _data_options(), text="train a model from a file")
     _fit_options(fit)
-    predict = command(_predict, _model_argument(), _data_options(), text="labels and probabilities for the rows of a file")
-    predict.add_argument("-o", "--output", metavar="OUT", default="-", help=".csv, .tsv, .parquet or .arrow (default: CSV)")
-    command(_info, _model_argument(), text="what a model is, and how it was trained")
-    command(_bench, _model_argument(), text="how long predictions take on this machine")
-    export = command(_export, _model_argument(), text="write a model as ONNX or as C")
+    predict = command(
+        _predict, _model_argument(), _data_options(), text="labels and probabilities for the rows of a file"
+    )
+    predict.add_argument(
+        "-o", "--output", metavar="OUT", default="-", help=".csv, .tsv, .parquet or .arrow (default: CSV)"
+    )
+    command("info", _model_argument(), text="what a model is, and how it was trained")
+    command("bench", _model_argument(), text="how long predictions take on this machine")
+    export = command("export", _model_argument(), text="write a model as ONNX or as C")
     export.add_argument("--onnx", metavar="FILE", help="the ONNX file to write")
     export.add_argument("--c", metavar="DIRECTORY", help="where to write NAME.h and NAME.c")
     export.add_argument("--name", default="model", help="prefix of the names in C (default: model)")
     return parser
 
 
-def _model_argument() -> argparse.ArgumentParser:
-    parent = argparse.ArgumentParser(add_help=False)
+def _model_argument() -> _Parser:
+    parent = _Parser(add_help=False)
     parent.add_argument("model", metavar="MODEL", help="a file that fit, or save in Python, wrote")
     return parent
 
 
-def _data_options() -> argparse.ArgumentParser:
-    parent = argparse.ArgumentParser(add_help=False)
+def _data_options() -> _Parser:
+    parent = _Parser(add_help=False)
     parent.add_argument("data", metavar="DATA", help="CSV, Parquet, Arrow or svmlight, by its name; - is a pipe")
-    parent.add_argument("--drop", metavar="COLUMN", action="append", default=[], help="a column to leave out; repeat it")
-    parent.add_argument("--format", choices=("csv", "parquet", "arrow", "svmlight"), help="of DATA, if its name does not tell")
-    parent.add_argument("--delimiter", metavar="CHARACTER", type=_CHARACTER, help="between the fields of CSV (default: a comma)")
-    parent.add_argument("--no-header", action="store_true", help="the CSV has no names of columns: call them f0, f1, ...")
+    parent.add_argument(
+        "--drop", metavar="COLUMN", action="append", default=[], help="a column to leave out; repeat it"
+    )
+    parent.add_argument(
+        "--format", choices=("csv", "parquet", "arrow", "svmlight"), help="of DATA, if its name does not tell"
+    )
+    parent.add_argument(
+        "--delimiter", metavar="CHARACTER", type=_CHARACTER, help="between the fields of CSV (default: a comma)"
+    )
+    parent.add_argument(
+        "--no-header", action="store_true", help="the CSV has no names of columns: call them f0, f1, ..."
+    )
     return parent
 
 
-def _fit_options(parser: argparse.ArgumentParser) -> None:
+def _fit_options(parser: _Parser) -> None:
     parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="the model file to write")
     parser.add_argument("--target", metavar="COLUMN", help="what is to be predicted; svmlight files tell it")
     strength = parser.add_mutually_exclusive_group()
-    strength.add_argument("--C", type=_POSITIVE, default=1.0, help="inverse strength of the penalty, inf for none (default: 1)")
+    strength.add_argument(
+        "--C", type=_POSITIVE, default=1.0, help="inverse strength of the penalty, inf for none (default: 1)"
+    )
     strength.add_argument("--cv", metavar="FOLDS", type=_FOLDS, help="choose C from 1e-4 to 1e4 by cross-validation")
-    parser.add_argument("--l1-ratio", metavar="R", type=_SHARE, default=0.0, help="share of L1 in the penalty (default: 0)")
+    parser.add_argument(
+        "--l1-ratio", metavar="R", type=_SHARE, default=0.0, help="share of L1 in the penalty (default: 0)"
+    )
     parser.add_argument("--balanced", action="store_true", help="give every class the same weight")
     parser.add_argument("--float32", action="store_true", help="compute in single precision: half the memory")
     parser.add_argument(
@@ -157,52 +172,3 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
         default=0.2,
         help="of the rows, to measure the model on before it is fitted to all; 0 measures nothing (default: 0.2)",
     )
-
-
-# ---- commands, which load what they need ----------------------------------------------------------------------------
-
-
-def _demo(options: argparse.Namespace) -> Outcome:
-    from ._demo import demo
-
-    return demo(options.output)
-
-
-def _fit(options: argparse.Namespace) -> Outcome:
-    from ._commands import fit
-
-    return fit(options)
-
-
-def _predict(options: argparse.Namespace) -> Outcome:
-    from ._commands import predict
-
-    return predict(options)
-
-
-def _info(options: argparse.Namespace) -> Outcome:
-    from ._info import info
-
-    return info(options.model)
-
-
-def _bench(options: argparse.Namespace) -> Outcome:
-    from ._latency import bench
-
-    return bench(options.model)
-
-
-def _export(options: argparse.Namespace) -> Outcome:
-    if options.onnx is None and options.c is None:
-        raise argparse.ArgumentError(None, "export needs --onnx FILE or --c DIRECTORY")
-    from . import export
-
-    model = csoftmax.load(options.model)
-    written = {}
-    if options.onnx is not None:
-        export.to_onnx(model, options.onnx)
-        written["onnx"] = options.onnx
-    if options.c is not None:
-        export.to_c(model, options.c, options.name)
-        written["c"] = options.c
-    return {"written": written}, f"Written: {', '.join(written.values())}"

@@ -1,13 +1,16 @@
 """csoftmax bench: how long predictions of a model take on this machine."""
 
+import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ._model import load
-from ._threads import available_threads
+from .._model import load
+from .._threads import available_threads
+from .._typing import Array, Float64
 
 SIZES = (1, 10, 100, 1000, 10_000, 100_000)  # rows at once
 SECONDS = 0.4  # for each size
@@ -17,8 +20,9 @@ LONGEST = 2 * 10**9  # multiplications of a batch
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 
 
-def bench(path: str) -> tuple[dict[str, Any], str]:
+def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Percentiles of the time of predict_proba, for one row and for batches."""
+    path = options.model
     model = load(path)
     d, n_classes = model.n_features, model.n_classes
     most = max(1, min(LARGEST // (d + n_classes), LONGEST // (d * n_classes)))
@@ -29,10 +33,12 @@ def bench(path: str) -> tuple[dict[str, Any], str]:
     results = []
     for n in SIZES:
         if n <= most:
-            x = X[0] if n == 1 else X[:n]
-            times = np.maximum(_seconds(lambda x=x: model.predict_proba(x), SECONDS) - clock, 0)
+            x: Array = X[0] if n == 1 else X[:n]
+            times = np.maximum(_seconds(partial(model.predict_proba, x), SECONDS) - clock, 0)
             seconds = {name: float(np.percentile(times, percent)) for name, percent in PERCENTILES.items()}
-            results.append({"rows": n, "calls": len(times), "seconds": seconds, "rows_per_second": n / np.median(times)})
+            results.append(
+                {"rows": n, "calls": len(times), "seconds": seconds, "rows_per_second": n / np.median(times)}
+            )
     facts = {
         "model": path,
         "n_features": d,
@@ -44,9 +50,9 @@ def bench(path: str) -> tuple[dict[str, Any], str]:
     return facts, _text(facts)
 
 
-def _seconds(call: Callable[[], object], budget: float) -> Any:
+def _seconds(call: Callable[[], object], budget: float) -> Float64:
     """The time of each of many calls."""
-    clock, times = time.perf_counter_ns, []
+    clock, times = time.perf_counter_ns, list[int]()
     call()
     stop = clock() + budget * 1e9
     while (began := clock()) < stop and len(times) < MOST_CALLS:
@@ -69,7 +75,7 @@ def _text(facts: dict[str, Any]) -> str:
 
 def _duration(seconds: float) -> str:
     """With a unit in which there are one to three digits before the point."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
-            break
-    return f"{seconds / size:.3g} {unit}"
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"

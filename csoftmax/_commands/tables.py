@@ -4,6 +4,7 @@ Everything is read batch by batch. A column of CSV is text until it is needed as
 can be told with its row, wherever in the file it stands. Rows are counted from 1, without the header.
 """
 
+import argparse
 import csv
 import io
 import shlex
@@ -23,9 +24,9 @@ try:
 except ImportError as error:
     raise ImportError("the commands fit and predict need pyarrow: pip install 'csoftmax[cli]'") from error
 
-from ._model import whole_file
-from ._text import shortened, some
-from ._typing import Array, DType
+from .._model import whole_file
+from .._typing import Array, DType
+from .text import LISTED, shortened, some
 
 FORMATS = {
     "csv": (".csv", ".tsv"),
@@ -33,8 +34,10 @@ FORMATS = {
     "arrow": (".arrow", ".arrows", ".feather"),
     "svmlight": (".svm", ".svmlight", ".libsvm"),
 }
+WRITTEN = ("csv", "parquet", "arrow")
 BATCH = 2**16  # rows
 BLOCK = 2**22  # bytes of text
+LONGEST = 2**26  # bytes of a record
 
 
 class Table(NamedTuple):
@@ -55,15 +58,13 @@ class Fault(NamedTuple):
         return f"{self.value} in data row {self.row + 1}"
 
 
-def format_of(path: str, given: str | None = None) -> str:
-    """The format of a file: as given, by its name, or CSV for a pipe."""
-    if given or path == "-":
-        return given or "csv"
-    for name, ends in FORMATS.items():
-        if path.lower().endswith(ends):
-            return name
-    known = ", ".join(end for ends in FORMATS.values() for end in ends)
-    raise ValueError(f"{path}: cannot tell the format, expected a name that ends with {known}, or --format")
+def format_of(path: str, among: Sequence[str], advice: str = "") -> str:
+    """The format of a file by its name, CSV for a pipe."""
+    ends = {end: name for name in among for end in FORMATS[name]}
+    found = [name for end, name in ends.items() if path.lower().endswith(end)]
+    if not found and path != "-":
+        raise ValueError(f"{path}: cannot tell the format, expected a name that ends with {', '.join(ends)}{advice}")
+    return found[0] if found else "csv"
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -77,31 +78,34 @@ def opened(path: str) -> Iterator[IO[bytes]]:
         try:
             yield file
         except (pa.ArrowException, csv.Error, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{'standard input' if path == '-' else path}: {error}") from error
 
 
-def table(file: IO[bytes], kind: str, delimiter: str, header: bool) -> Table:
-    """The table in a file."""
-    if kind == "parquet":
-        found = _parquet(file)
+def data_format(options: argparse.Namespace) -> str:
+    """The format of the data that a command reads."""
+    return options.format or format_of(options.data, list(FORMATS), ", or --format")
+
+
+def table(file: IO[bytes], kind: str, options: argparse.Namespace) -> Table:
+    """The table in the data, which are open as a file."""
+    path = options.data
+    if kind == "csv":
+        delimiter = options.delimiter or ("\t" if path.endswith(".tsv") else ",")
+        found = _csv(file, delimiter, not options.no_header)
     elif kind == "arrow":
-        found = _arrow(file)
+        found = _arrow(file if path == "-" else pa.OSFile(path))
+    elif path == "-":
+        raise ValueError("Parquet cannot be read from a pipe: give the name of a file")
     else:
-        found = _csv(file, delimiter, header)
+        source = parquet.ParquetFile(path)
+        found = Table(source.schema_arrow.names, lambda columns: source.iter_batches(BATCH, columns=columns), False)
     twice = sorted({name for name in found.names if found.names.count(name) > 1})
     if twice:
         raise ValueError(f"the column {twice[0]!r} occurs twice: rename one of them")
     return found
 
 
-def _parquet(file: IO[bytes]) -> Table:
-    if not file.seekable():
-        raise ValueError("Parquet cannot be read from a pipe: give the name of a file")
-    source = parquet.ParquetFile(file)
-    return Table(source.schema_arrow.names, lambda columns: source.iter_batches(BATCH, columns=columns), False)
-
-
-def _arrow(file: IO[bytes]) -> Table:
+def _arrow(file: Any) -> Table:
     """Arrow's file format where it can be, otherwise its stream."""
     if file.seekable() and file.read(6) == b"ARROW1":
         source = pa.ipc.open_file(file)
@@ -114,43 +118,26 @@ def _arrow(file: IO[bytes]) -> Table:
 
 
 def _csv(file: IO[bytes], delimiter: str, header: bool) -> Table:
-    lines: list[bytes] = []
-    names = _first_record(file, lines, delimiter)
+    first: list[bytes] = []
+    names = _first_record(file, first, delimiter)
     if not names:
         raise ValueError("the file is empty: expected a line with the names of the columns")
-    rest = file if header else _After(b"".join(lines).removeprefix(b"\xef\xbb\xbf"), file)
     if not header:
         names = [f"f{number}" for number in range(len(names))]
+    head = b"" if header else b"".join(first).removeprefix(b"\xef\xbb\xbf")
 
     def batches(columns: list[str]) -> Iterator[Any]:
-        wrong: list[Any] = []
-        try:
-            yield from arrow_csv.open_csv(
-                rest,
-                # In threads it would be no faster, and not know the number of a row.
-                arrow_csv.ReadOptions(False, max(BLOCK, 2**8 * len(names)), column_names=names),
-                arrow_csv.ParseOptions(
-                    delimiter=delimiter,
-                    newlines_in_values=True,
-                    invalid_row_handler=lambda row: wrong.append(row) or "error",
-                ),
-                arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(columns, pa.string()),
-                    include_columns=columns,
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
-                ),
-            )
-        except pa.ArrowInvalid as error:
-            if str(error) == "Empty CSV file":  # after the header
-                return
-            if wrong:
-                row = wrong[0]
-                raise ValueError(
-                    f"{row.actual_columns} fields in data row {row.number}, expected {row.expected_columns}: "
-                    f"{_shown(row.text)}"
-                ) from None
-            raise
+        convert = arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(columns, pa.string()),
+            include_columns=columns,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        n = 0
+        for block in _records(file, head):
+            for batch in _parsed(block, names, delimiter, convert, n).to_batches():
+                n += batch.num_rows
+                yield batch
 
     return Table(names, batches, True)
 
@@ -166,20 +153,51 @@ def _first_record(file: IO[bytes], lines: list[bytes], delimiter: str) -> list[s
     return next((record for record in csv.reader(decoded(), delimiter=delimiter) if record), [])
 
 
-class _After:
-    """A file to read whose first bytes were read already."""
+def _records(file: Any, head: bytes) -> Iterator[bytes]:
+    """Whole records, as many as have arrived: a line ends one if there is an even number of quotation marks before.
 
-    closed = False
+    Arrow's own streams read ahead in a thread, which an interrupt would have to wait for.
+    """
+    rest = head
+    while part := file.read1(BLOCK):
+        rest += part
+        end = rest.rfind(b"\n") + 1
+        quotes = rest.count(b'"', 0, end)
+        while quotes % 2:
+            start = rest.rfind(b"\n", 0, end - 1) + 1
+            quotes -= rest.count(b'"', start, end)
+            end = start
+        if end > 0:
+            yield rest[:end]
+            rest = rest[end:]
+        elif len(rest) > LONGEST:
+            break
+    if rest.count(b'"') % 2:
+        raise ValueError(
+            f"a quotation mark is not closed, in or after the line {_shown(rest[:80].decode(errors='replace'))}"
+        )
+    if rest:
+        yield rest
 
-    def __init__(self, head: bytes, file: IO[bytes]) -> None:
-        self._head, self._file = head, file
 
-    def read(self, size: int) -> bytes:
-        head, self._head = self._head, b""
-        return head or self._file.read(size)
+def _parsed(block: bytes, names: list[str], delimiter: str, convert: Any, n: int) -> Any:
+    """The columns of a block that comes after n rows."""
+    wrong: list[Any] = []
 
-    def close(self) -> None:
-        """The file belongs to the caller."""
+    def keep(row: Any) -> str:
+        wrong.append(row)
+        return "error"
+
+    # In threads it would be no faster, and not know the number of a row.
+    read = arrow_csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names)
+    parse = arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep)
+    try:
+        return arrow_csv.read_csv(pa.BufferReader(block), read, parse, convert)
+    except pa.ArrowInvalid as error:
+        if wrong:
+            fields, expected, text = wrong[0].actual_columns, wrong[0].expected_columns, _shown(wrong[0].text)
+            raise ValueError(f"{fields} fields in data row {n + wrong[0].number}, not {expected}: {text}") from None
+        raise ValueError(f"after data row {n}: {error}") from None
 
 
 # ---- numbers and labels ---------------------------------------------------------------------------------------------
@@ -235,8 +253,8 @@ def refuse(faults: dict[str, Fault], advice: str) -> None:
     """Raise if there are any faults, with the columns in the order in which they were found."""
     if faults:
         listed = some(f"{shortened(repr(name), 30)} ({fault})" for name, fault in faults.items())
-        drop = " ".join(f"--drop {shlex.quote(name)}" for name in faults)
-        raise ValueError(f"columns that are not complete finite numbers: {listed}; {advice.format(drop=drop)}")
+        drop = " ".join(f"--drop {shlex.quote(name)}" for name in list(faults)[:LISTED])
+        raise ValueError(f"something else than finite numbers in the columns {listed}; {advice.format(drop=drop)}")
 
 
 def labels(chunks: list[Any], is_text: bool, name: str) -> Array:
@@ -253,10 +271,11 @@ def labels(chunks: list[Any], is_text: bool, name: str) -> Array:
     if classes.dtype.kind == "f" and not np.all(whole := classes == np.floor(classes)):
         row = int(np.argmin(whole[codes]))
         raise ValueError(
-            f"the target {name!r} is {classes[codes[row]]} in data row {row + 1}: expected classes, that is text, bools "
-            f"or whole numbers; a continuous target needs a regression model"
+            f"the target {name!r} is {classes[codes[row]]} in data row {row + 1}: expected classes, that is text, "
+            f"bools or whole numbers; a continuous target needs a regression model"
         )
-    return classes[codes]
+    y: Array = classes[codes]
+    return y
 
 
 def _classes(values: Any, is_text: bool, name: str) -> Array:
@@ -303,7 +322,7 @@ def require(wanted: Sequence[str], names: list[str]) -> None:
         for name in missing:
             near = get_close_matches(name, names, 1)
             said.append(f"{name!r} (is it {near[0]!r}?)" if near else repr(name))
-        advice = "; if the first line holds data, pass --no-header" if all(map(_looks_like_data, names)) else ""
+        advice = "; if the first line holds data, pass --no-header" if any(map(_looks_like_data, names)) else ""
         raise ValueError(f"no column {some(said)}; there are {some(map(repr, names))}{advice}")
 
 
@@ -329,13 +348,18 @@ def writing(path: str, kind: str, classes: Array, dtype: DType) -> Iterator[Call
     def write(predicted: Array, probabilities: Array) -> None:
         columns = [predicted, *np.ascontiguousarray(probabilities.T)]
         writer.write_batch(pa.record_batch(list(map(pa.array, columns, kinds)), schema=schema))
+        file.flush()  # for who waits for it at the other end of a pipe
 
     with ExitStack() as stack:
         file = sys.stdout.buffer if path == "-" else stack.enter_context(whole_file(path))
         if kind == "csv":
-            special = text and any(set(label) & set('",\t\r\n') or not label for label in classes.tolist())
+            # Arrow would quote every text; only what needs it is, as Python's writer does with the header.
+            delimiter, header = "\t" if path.endswith(".tsv") else ",", io.StringIO()
+            csv.writer(header, delimiter=delimiter, lineterminator="\n").writerow(names)
+            file.write(header.getvalue().encode())
+            quoted = text and any(set(label) & set('",\t\r\n') or not label for label in classes.tolist())
             options = arrow_csv.WriteOptions(
-                delimiter="\t" if path.endswith(".tsv") else ",", quoting_style="needed" if special else "none"
+                include_header=False, delimiter=delimiter, quoting_style="needed" if quoted else "none"
             )
             writer: Any = arrow_csv.CSVWriter(file, schema, write_options=options)
         elif kind == "parquet":

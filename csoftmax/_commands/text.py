@@ -20,6 +20,6 @@ def some(items: Iterable[object]) -> str:
     return ", ".join(texts[:LISTED]) + more
 
 
-def field(name: str, value: str) -> str:
-    """A name and what belongs to it, over as many lines as that takes."""
-    return textwrap.fill(value, WIDTH, initial_indent=f"{name:<11}", subsequent_indent=" " * 11)
+def field(name: str, value: str, width: int = 11) -> str:
+    """A name in a column of this width, and what belongs to it over as many lines as that takes."""
+    return textwrap.fill(value, WIDTH, initial_indent=f"{name:<{width - 1}} ", subsequent_indent=" " * width)

@@ -1,35 +1,29 @@
-"""csoftmax fit and csoftmax predict: a model from a table in a file, and predictions for one."""
+"""csoftmax fit: a model from a table in a file."""
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from . import _tables as tables
-from ._model import load
-from ._predictor import Predictor
-from ._text import shortened, some
-from ._typing import Array, DType, Rows
-from .cv import SoftmaxRegressionCV
-from .estimator import SoftmaxRegression
+from .._predictor import Predictor
+from .._typing import Array, Rows
+from ..cv import SoftmaxRegressionCV
+from ..estimator import SoftmaxRegression
+from . import tables
+from .text import shortened
 
 try:
     from sklearn.metrics import log_loss, precision_recall_fscore_support
     from sklearn.model_selection import train_test_split
-    from tqdm import tqdm
 except ImportError as error:
-    raise ImportError(f"fit and predict need {error.name}: pip install 'csoftmax[cli]'") from error
+    raise ImportError("the command fit needs scikit-learn: pip install 'csoftmax[cli]'") from error
 
 MANY = 20  # classes, which are not listed one by one any more
 
 
-# ---- fit ------------------------------------------------------------------------------------------------------------
-
-
-def fit(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Measure a model on rows that are held out, and write one that is fitted to all rows."""
     folder = Path(options.output).absolute().parent
     if not folder.is_dir():
@@ -54,14 +48,19 @@ def fit(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     }
     report = {**(made.training_report or {}), **facts}
     Predictor(made.coef, made.intercept, made.classes, feature_names=names, training_report=report).save(options.output)
-    shape = {"data": options.data, "model": options.output, "features": made.n_features, "classes": made.classes.tolist()}
+    shape = {
+        "data": options.data,
+        "model": options.output,
+        "features": made.n_features,
+        "classes": made.classes.tolist(),
+    }
     return {**shape, **report}, _fit_text({**shape, **report})
 
 
 def _training_data(options: argparse.Namespace) -> tuple[Rows, Array, list[str] | None]:
     """Features, target and the names of the features, if the format has names."""
     dtype = np.dtype(np.float32 if options.float32 else np.float64)
-    kind = tables.format_of(options.data, options.format)
+    kind = tables.data_format(options)
     if kind == "svmlight":
         if options.target or options.drop:
             raise argparse.ArgumentError(None, "columns of svmlight have no names: leave out --target and --drop")
@@ -72,7 +71,7 @@ def _training_data(options: argparse.Namespace) -> tuple[Rows, Array, list[str] 
     if options.target is None:
         raise argparse.ArgumentError(None, "fit needs --target COLUMN, what is to be predicted")
     with tables.opened(options.data) as file:
-        table = tables.table(file, kind, options.delimiter, not options.no_header)
+        table = tables.table(file, kind, options)
         tables.require([options.target, *options.drop], table.names)
         names = [name for name in table.names if name not in (options.target, *options.drop)]
         if not names:
@@ -115,8 +114,8 @@ def _fitted(X: Rows, y: Array, C: float | None, options: argparse.Namespace) -> 
         return SoftmaxRegression(C=C, l1_ratio=options.l1_ratio, **shared).fit(X, y)
     if counts.min() < options.cv:
         raise ValueError(
-            f"class {classes[counts.argmin()]} has {counts.min()} rows to train on, and --cv {options.cv} needs one for "
-            f"each fold: use fewer folds, or --C"
+            f"class {classes[counts.argmin()]} has {counts.min()} rows to train on, and --cv {options.cv} needs one "
+            f"for each fold: use fewer folds, or --C"
         )
     chosen = SoftmaxRegressionCV(cv=options.cv, l1_ratios=[options.l1_ratio], scoring="neg_log_loss", **shared)
     return chosen.fit(X, y)
@@ -159,66 +158,3 @@ def _fit_text(facts: dict[str, Any]) -> str:
         f"{facts['seconds']:.3f} s"
     )
     return "\n".join(lines)
-
-
-# ---- predict --------------------------------------------------------------------------------------------------------
-
-
-def predict(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Write labels and probabilities, batch by batch."""
-    piped = options.output == "-"
-    if options.json and piped:
-        raise argparse.ArgumentError(None, "--json needs -o OUT, as the predictions take the standard output")
-    model = load(options.model)
-    kind = tables.format_of(options.output)
-    with tables.opened(options.data) as file:
-        batches, ignored = _features(file, options, model)
-        if ignored:
-            print(
-                f"csoftmax: {options.data}: ignored what the model does not know: {some(map(repr, ignored))}",
-                file=sys.stderr,
-            )
-        n = 0
-        # On a terminal a bar would run into the predictions.
-        bar = tqdm(unit=" rows", unit_scale=True, leave=False, disable=True if piped else None)
-        with bar, tables.writing(options.output, kind, model.classes, model.dtype) as write:
-            for X in batches:
-                write(model.predict(X), model.predict_proba(X))
-                n += X.shape[0]
-                bar.update(X.shape[0])
-    facts = {"data": options.data, "rows": n, "output": options.output, "ignored_columns": ignored}
-    return facts, "" if piped else f"{options.output}: predictions for {n} rows of {options.data}"
-
-
-def _features(
-    file: IO[bytes], options: argparse.Namespace, model: Predictor
-) -> tuple[Iterator[Rows], list[str]]:
-    """The features of the model, batch by batch, and the names of the other columns."""
-    kind = tables.format_of(options.data, options.format)
-    if kind == "svmlight":
-        if model.feature_names is not None:
-            raise ValueError("columns of svmlight have no names, and the features of the model do: use another format")
-        if options.drop:
-            raise argparse.ArgumentError(None, "columns of svmlight have no names: leave out --drop")
-        return (rows.astype(model.dtype) for rows, _ in tables.svmlight(file, model.n_features)), []
-    table = tables.table(file, kind, options.delimiter, not options.no_header)
-    tables.require(options.drop, table.names)
-    left = [name for name in table.names if name not in options.drop]
-    if model.feature_names is None and len(left) != model.n_features:
-        raise ValueError(
-            f"{len(left)} columns, {some(map(repr, left))}, and the model has {model.n_features} features without "
-            f"names: expected as many in its order; leave others out with --drop COLUMN"
-        )
-    names = left if model.feature_names is None else list(model.feature_names)
-    tables.require(names, left)
-    return _matrices(table, names, model.dtype), [name for name in left if name not in names]
-
-
-def _matrices(table: tables.Table, names: list[str], dtype: DType) -> Iterator[Array]:
-    n = 0
-    for batch in table.batches(names):
-        faults: dict[str, tables.Fault] = {}
-        X = tables.numbers(batch.select(names), dtype, table.is_text, faults, n)
-        tables.refuse(faults, "the model needs a number in each of these")
-        n += len(X)
-        yield X

@@ -1,20 +1,22 @@
 """csoftmax info: what a model is."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._model import load
-from ._predictor import Predictor
-from ._text import field, shortened, some
+from .._model import load
+from .._predictor import Predictor
+from .text import field, shortened, some
 
 LARGEST = 3  # coefficients of a class
 CLASSES = 10  # whose coefficients are printed
 
 
-def info(path: str) -> tuple[dict[str, Any], str]:
+def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The shape of a model, its training report, and its largest coefficients."""
+    path = options.model
     model = load(path)
     with np.load(path) as members:
         version = str(members["library_version"])
@@ -55,9 +57,10 @@ def _text(facts: dict[str, Any]) -> str:
     lines += _training(facts["training_report"] or {})
     n_coefficients = facts["n_features"] * len(facts["largest_coefficients"])
     lines.append(f"Largest coefficients of {facts['nonzero_coefficients']} that are not 0, of {n_coefficients}:")
-    for entry in facts["largest_coefficients"][:CLASSES]:
-        cells = [f"{shortened(cell['feature'], 12):>12} {cell['value']:<+9.3g}" for cell in entry["coefficients"]]
-        lines.append(f"  {shortened(entry['class'], 10):<10}{''.join(cells)}".rstrip())
+    shown = [shortened(entry["class"], 20) for entry in facts["largest_coefficients"][:CLASSES]]
+    for label, entry in zip(shown, facts["largest_coefficients"], strict=False):
+        cells = (f"{shortened(cell['feature'], 30)} {cell['value']:+.3g}" for cell in entry["coefficients"])
+        lines.append(field(f"  {label}", ", ".join(cells), 4 + max(map(len, shown))))
     more = len(facts["largest_coefficients"]) - CLASSES
     return "\n".join(lines + ([f"  and {more} classes more"] if more > 0 else []))
 
