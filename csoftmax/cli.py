@@ -102,73 +102,56 @@ _CHARACTER = _checked("one character", str, lambda value: len(value) == 1 and va
 def _parser() -> _Parser:
     parser = _Parser(prog="csoftmax", description="Softmax (multinomial logistic) regression.")
     parser.add_argument("--version", action="version", version=f"csoftmax {csoftmax.__version__}")
+    model, data = _Parser(add_help=False), _Parser(add_help=False)
+    model.add_argument("model", metavar="MODEL", help="a file that fit wrote, or save in Python")
+    data.add_argument("data", metavar="DATA", help="CSV, Parquet, Arrow or svmlight; - is the standard input")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, *parents: _Parser, text: str) -> _Parser:
-        added = commands.add_parser(name, parents=parents, help=text, description=text)
-        added.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    def command(name: str, *parents: _Parser, does: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, parents=parents, help=does, description=f"{does[0].upper()}{does[1:]}.")
+        added.add_argument("--json", action="store_true", help="print one JSON object in place of text")
         return added
 
-    demo = command("demo", text="train on handwritten digits, report, save, load and predict")
-    demo.add_argument("-o", "--output", metavar="FILE", help="where to write the model (default: a temporary folder)")
-    fit = command("fit", _data_options(), text="train a model from a file")
-    _fit_options(fit)
-    predict = command(
-        _predict, _model_argument(), _data_options(), text="labels and probabilities for the rows of a file"
-    )
+    demo = command("demo", does="train on handwritten digits, save, load and predict")
+    demo.add_argument("-o", "--output", metavar="FILE", help="where to write the model (default: nowhere)")
+    fit = command("fit", data, does="train a model on a file")
+    fit.add_argument("-o", "--output", metavar="MODEL", required=True, help="the model file to write")
+    _add_training(fit)
+    _add_reading(fit)
+    predict = command("predict", model, data, does="write label and probabilities of each row of a file")
     predict.add_argument(
-        "-o", "--output", metavar="OUT", default="-", help=".csv, .tsv, .parquet or .arrow (default: CSV)"
+        "-o", "--output", metavar="OUT", default="-", help="CSV, Parquet or Arrow by its name (default: CSV to -)"
     )
-    command("info", _model_argument(), text="what a model is, and how it was trained")
-    command("bench", _model_argument(), text="how long predictions take on this machine")
-    export = command("export", _model_argument(), text="write a model as ONNX or as C")
+    _add_reading(predict)
+    command("info", model, does="tell what a model is and how it was trained")
+    command("bench", model, does="time predictions on this machine")
+    export = command("export", model, does="write a model as ONNX or C")
     export.add_argument("--onnx", metavar="FILE", help="the ONNX file to write")
     export.add_argument("--c", metavar="DIRECTORY", help="where to write NAME.h and NAME.c")
     export.add_argument("--name", default="model", help="prefix of the names in C (default: model)")
     return parser
 
 
-def _model_argument() -> _Parser:
-    parent = _Parser(add_help=False)
-    parent.add_argument("model", metavar="MODEL", help="a file that fit, or save in Python, wrote")
-    return parent
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how DATA is read").add_argument
+    add("--drop", metavar="COLUMN", action="append", default=[], help="leave a column out; may be repeated")
+    add("--format", choices=("csv", "parquet", "arrow", "svmlight"), help="if the name of DATA does not tell")
+    add("--delimiter", metavar="CHARACTER", type=_CHARACTER, help="of CSV (default: comma, tab for .tsv)")
+    add("--no-header", action="store_true", help="CSV without names of columns: call them f0, f1, ...")
 
 
-def _data_options() -> _Parser:
-    parent = _Parser(add_help=False)
-    parent.add_argument("data", metavar="DATA", help="CSV, Parquet, Arrow or svmlight, by its name; - is a pipe")
-    parent.add_argument(
-        "--drop", metavar="COLUMN", action="append", default=[], help="a column to leave out; repeat it"
-    )
-    parent.add_argument(
-        "--format", choices=("csv", "parquet", "arrow", "svmlight"), help="of DATA, if its name does not tell"
-    )
-    parent.add_argument(
-        "--delimiter", metavar="CHARACTER", type=_CHARACTER, help="between the fields of CSV (default: a comma)"
-    )
-    parent.add_argument(
-        "--no-header", action="store_true", help="the CSV has no names of columns: call them f0, f1, ..."
-    )
-    return parent
-
-
-def _fit_options(parser: _Parser) -> None:
-    parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="the model file to write")
-    parser.add_argument("--target", metavar="COLUMN", help="what is to be predicted; svmlight files tell it")
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", metavar="COLUMN", help="what is to be predicted; svmlight has it by itself")
     strength = parser.add_mutually_exclusive_group()
-    strength.add_argument(
-        "--C", type=_POSITIVE, default=1.0, help="inverse strength of the penalty, inf for none (default: 1)"
-    )
-    strength.add_argument("--cv", metavar="FOLDS", type=_FOLDS, help="choose C from 1e-4 to 1e4 by cross-validation")
-    parser.add_argument(
-        "--l1-ratio", metavar="R", type=_SHARE, default=0.0, help="share of L1 in the penalty (default: 0)"
-    )
+    strength.add_argument("--C", type=_POSITIVE, default=1.0, help="inverse strength of the penalty (default: 1)")
+    strength.add_argument("--cv", metavar="FOLDS", type=_FOLDS, help="choose C by cross-validation, 1e-4 to 1e4")
+    parser.add_argument("--l1-ratio", metavar="R", type=_SHARE, default=0.0, help="share of L1 (default: 0)")
     parser.add_argument("--balanced", action="store_true", help="give every class the same weight")
-    parser.add_argument("--float32", action="store_true", help="compute in single precision: half the memory")
+    parser.add_argument("--float32", action="store_true", help="single precision, in half the memory")
     parser.add_argument(
         "--held-out",
         metavar="SHARE",
         type=_SHARE,
         default=0.2,
-        help="of the rows, to measure the model on before it is fitted to all; 0 measures nothing (default: 0.2)",
+        help="of the rows, to measure a model before one is fitted to all; 0: do not (default: 0.2)",
     )
