@@ -53,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in ("pyarrow", "sklearn", "tqdm"):
+        return f"this needs {error.name}: pip install 'csoftmax[cli]'"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     text = " ".join(str(error).split())
-    if isinstance(error, OSError | ValueError | TypeError | ImportError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}"
+    expected = isinstance(error, OSError | ValueError | TypeError | ImportError) and text
+    return text if expected else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

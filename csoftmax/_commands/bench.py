@@ -22,8 +22,7 @@ PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Percentiles of the time of predict_proba, for one row and for batches."""
-    path = options.model
-    model = load(path)
+    model = load(options.model)
     d, n_classes = model.n_features, model.n_classes
     most = max(1, min(LARGEST // (d + n_classes), LONGEST // (d * n_classes)))
     # Scores must be finite, whatever the coefficients are.
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
                 {"rows": n, "calls": len(times), "seconds": seconds, "rows_per_second": n / np.median(times)}
             )
     facts = {
-        "model": path,
+        "model": options.model,
         "n_features": d,
         "n_classes": n_classes,
         "dtype": model.dtype.name,

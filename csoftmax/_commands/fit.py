@@ -2,10 +2,11 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import log_loss, precision_recall_fscore_support
+from sklearn.model_selection import train_test_split
 
 from .._predictor import Predictor
 from .._typing import Array, Rows
@@ -14,20 +15,12 @@ from ..estimator import SoftmaxRegression
 from . import tables
 from .text import shortened
 
-try:
-    from sklearn.metrics import log_loss, precision_recall_fscore_support
-    from sklearn.model_selection import train_test_split
-except ImportError as error:
-    raise ImportError("the command fit needs scikit-learn: pip install 'csoftmax[cli]'") from error
-
 MANY = 20  # classes, which are not listed one by one any more
 
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Measure a model on rows that are held out, and write one that is fitted to all rows."""
-    folder = Path(options.output).absolute().parent
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder: the model could not be written")
+    tables.check_folder(options.output)
     X, y, names = _training_data(options)
     C = None if options.cv else options.C
     measured = None
@@ -38,7 +31,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         C = getattr(model, "C_", C)
     model = _fitted(X, y, C, options)
     made = model.predictor()
-    facts = {
+    told = {
         "target": options.target,
         "rows": len(y),
         "C": getattr(model, "C_", C),
@@ -46,15 +39,16 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "balanced": options.balanced,
         "held_out": measured,
     }
-    report = {**(made.training_report or {}), **facts}
+    report = {**(made.training_report or {}), **told}
     Predictor(made.coef, made.intercept, made.classes, feature_names=names, training_report=report).save(options.output)
-    shape = {
+    facts = {
         "data": options.data,
         "model": options.output,
-        "features": made.n_features,
+        "n_features": made.n_features,
         "classes": made.classes.tolist(),
+        **report,
     }
-    return {**shape, **report}, _fit_text({**shape, **report})
+    return facts, _text(facts)
 
 
 def _training_data(options: argparse.Namespace) -> tuple[Rows, Array, list[str] | None]:
@@ -129,7 +123,7 @@ def _measure(model: SoftmaxRegression, X: Rows, y: Array) -> dict[str, Any]:
     return {
         "rows": len(y),
         "accuracy": float(np.mean(predicted == y)),
-        "commonest_class": int(rows.max()) / len(y),
+        "accuracy_of_commonest_class": int(rows.max()) / len(y),
         "log_loss": float(log_loss(y, model.predict_proba(X), labels=model.classes_)),
         "classes": [
             {"class": label, "rows": n, "precision": right, "recall": found} for label, n, right, found in by_class
@@ -137,13 +131,13 @@ def _measure(model: SoftmaxRegression, X: Rows, y: Array) -> dict[str, Any]:
     }
 
 
-def _fit_text(facts: dict[str, Any]) -> str:
-    lines = [f"{facts['data']}: {facts['rows']} rows, {facts['features']} features, {len(facts['classes'])} classes"]
+def _text(facts: dict[str, Any]) -> str:
+    lines = [f"{facts['data']}: {facts['rows']} rows, {facts['n_features']} features, {len(facts['classes'])} classes"]
     held_out = facts["held_out"]
     if held_out is not None:
         lines += [
-            f"Measured on {held_out['rows']} rows that were held out:",
-            f"  accuracy {held_out['accuracy']:.4f} (always the commonest class: {held_out['commonest_class']:.4f})",
+            f"A model of {facts['rows'] - held_out['rows']} rows, measured on the other {held_out['rows']}:",
+            f"  accuracy {held_out['accuracy']:.4f} (always the commonest class: {held_out['accuracy_of_commonest_class']:.4f})",
             f"  log loss {held_out['log_loss']:.4f}",
         ]
         if len(held_out["classes"]) <= MANY:

@@ -5,16 +5,13 @@ import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
+from tqdm import tqdm
+
 from .._model import load
 from .._predictor import Predictor
 from .._typing import Array, DType, Rows
 from . import tables
 from .text import some
-
-try:
-    from tqdm import tqdm
-except ImportError as error:
-    raise ImportError("the command predict needs tqdm: pip install 'csoftmax[cli]'") from error
 
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -12,17 +12,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-
-try:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import csv as arrow_csv
-    from pyarrow import parquet
-except ImportError as error:
-    raise ImportError("the commands fit and predict need pyarrow: pip install 'csoftmax[cli]'") from error
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
 
 from .._model import whole_file
 from .._typing import Array, DType
@@ -337,9 +334,17 @@ def _looks_like_data(name: str) -> bool:
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
+def check_folder(path: str) -> None:
+    """Refuse to begin what could not be written in the end."""
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path} cannot be written: {folder} is not a folder")
+
+
 @contextmanager
 def writing(path: str, kind: str, classes: Array, dtype: DType) -> Iterator[Callable[[Array, Array], None]]:
     """A function that writes labels (n,) and probabilities (n, K) as rows; a file appears when it is complete."""
+    check_folder(path)
     text = classes.dtype.kind == "U"
     kinds = [pa.string() if text else pa.from_numpy_dtype(classes.dtype), *[pa.from_numpy_dtype(dtype)] * len(classes)]
     names = ["label", *(f"p_{label}" for label in classes.tolist())]
