@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 import csoftmax
 
+EXTRA = {"pyarrow": "PyArrow", "sklearn": "scikit-learn", "tqdm": "tqdm"}  # what csoftmax[cli] brings
+
 
 class _Parser(argparse.ArgumentParser):
     """One whose errors are one sentence."""
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = import_module(f"csoftmax._commands.{options.command}")  # which loads what it needs
             facts, text = command.run(options)
             if options.json:
-                print(json.dumps(_plain(facts), ensure_ascii=False))
+                print(json.dumps(_plain(facts)))
             elif text:
                 print(text)
             sys.stdout.flush()
@@ -53,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in ("pyarrow", "sklearn", "tqdm"):
-        return f"this needs {error.name}: pip install 'csoftmax[cli]'"
+    if isinstance(error, ModuleNotFoundError) and (module := str(error.name).partition(".")[0]) in EXTRA:
+        return f"this needs {EXTRA[module]}: pip install 'csoftmax[cli]'"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     text = " ".join(str(error).split())

@@ -132,12 +132,14 @@ def _measure(model: SoftmaxRegression, X: Rows, y: Array) -> dict[str, Any]:
 
 
 def _text(facts: dict[str, Any]) -> str:
-    lines = [f"{facts['data']}: {facts['rows']} rows, {facts['n_features']} features, {len(facts['classes'])} classes"]
+    shape = f"{facts['rows']} rows, {facts['n_features']} features, {len(facts['classes'])} classes"
+    lines = [f"{tables.called(facts['data'])}: {shape}"]
     held_out = facts["held_out"]
     if held_out is not None:
+        commonest = held_out["accuracy_of_commonest_class"]
         lines += [
             f"A model of {facts['rows'] - held_out['rows']} rows, measured on the other {held_out['rows']}:",
-            f"  accuracy {held_out['accuracy']:.4f} (always the commonest class: {held_out['accuracy_of_commonest_class']:.4f})",
+            f"  accuracy {held_out['accuracy']:.4f} (always the commonest class: {commonest:.4f})",
             f"  log loss {held_out['log_loss']:.4f}",
         ]
         if len(held_out["classes"]) <= MANY:

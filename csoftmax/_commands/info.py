@@ -16,13 +16,12 @@ CLASSES = 10  # whose coefficients are printed
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The shape of a model, its training report, and its largest coefficients."""
-    path = options.model
-    model = load(path)
-    with np.load(path) as members:
+    model = load(options.model)
+    with np.load(options.model) as members:
         version = str(members["library_version"])
     facts = {
-        "model": path,
-        "bytes": Path(path).stat().st_size,
+        "model": options.model,
+        "bytes": Path(options.model).stat().st_size,
         "version": version,
         "dtype": model.dtype.name,
         "n_features": model.n_features,

@@ -23,11 +23,10 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     kind = tables.format_of(options.output, tables.WRITTEN)
     with tables.opened(options.data) as file:
         batches, ignored = _features(file, options, model)
+        source = tables.called(options.data)
         if ignored:
-            print(
-                f"csoftmax: {options.data}: ignored columns that the model does not have: {some(map(repr, ignored))}",
-                file=sys.stderr,
-            )
+            said = f"ignored columns that the model does not have: {some(map(repr, ignored))}"
+            print(f"csoftmax: {source}: {said}", file=sys.stderr)
         n = 0
         # On a terminal a bar would run into the predictions.
         bar = tqdm(unit=" rows", unit_scale=True, leave=False, disable=True if piped else None)
@@ -37,7 +36,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
                 n += X.shape[0]
                 bar.update(X.shape[0])
     facts = {"data": options.data, "rows": n, "output": options.output, "ignored_columns": ignored}
-    return facts, "" if piped else f"{options.output}: predictions for {n} rows of {options.data}"
+    return facts, "" if piped else f"{options.output}: predictions for {n} rows of {source}"
 
 
 def _features(file: IO[bytes], options: argparse.Namespace, model: Predictor) -> tuple[Iterator[Rows], list[str]]:

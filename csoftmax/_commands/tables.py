@@ -75,7 +75,12 @@ def opened(path: str) -> Iterator[IO[bytes]]:
         try:
             yield file
         except (pa.ArrowException, csv.Error, ValueError) as error:
-            raise ValueError(f"{'standard input' if path == '-' else path}: {error}") from error
+            raise ValueError(f"{called(path)}: {error}") from error
+
+
+def called(path: str) -> str:
+    """What a sentence calls the data."""
+    return "standard input" if path == "-" else path
 
 
 def data_format(options: argparse.Namespace) -> str:
@@ -215,23 +220,27 @@ def numbers(batch: Any, dtype: DType, is_text: bool, faults: dict[str, Fault], f
 def _fill(out: Array, column: Any, is_text: bool) -> tuple[int, str] | None:
     """Write a column of numbers; otherwise the first row that is none, and what it holds."""
     if column.null_count:
-        return column.is_null().to_numpy(zero_copy_only=False).argmax(), "no value"
+        return int(column.is_null().to_numpy(zero_copy_only=False).argmax()), "no value"
     kind = column.type
+    values = column
     if is_text:
-        column = pc.utf8_trim_whitespace(column)
+        values = pc.utf8_trim_whitespace(column)
         try:
-            column = column.cast(pa.float64())
+            values = values.cast(pa.float64())
         except pa.ArrowInvalid:
-            row = next(row for row in range(len(column)) if not _is_number(column[row]))
-            return row, _shown(column[row].as_py())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)) and (
-        not pa.types.is_decimal(kind)
+            row = next(row for row in range(len(values)) if not _is_number(values[row]))
+            return row, _shown(column[row])
+    elif not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
     ):
-        return 0, _shown(column[0].as_py())
+        return 0, _shown(column[0])
     with np.errstate(over="ignore"):
-        out[:] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        out[:] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     finite = np.isfinite(out)
-    return None if finite.all() else (int(finite.argmin()), f"{column[int(finite.argmin())]}")
+    return None if finite.all() else (int(finite.argmin()), _shown(column[int(finite.argmin())]))
 
 
 def _is_number(text: Any) -> bool:
