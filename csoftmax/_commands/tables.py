@@ -99,7 +99,7 @@ def table(file: IO[bytes], kind: str, options: argparse.Namespace) -> Table:
     elif path == "-":
         raise ValueError("Parquet cannot be read from a pipe: give the name of a file")
     else:
-        source = parquet.ParquetFile(path)
+        source = parquet.ParquetFile(path, pre_buffer=False)  # which would keep what was read
         found = Table(source.schema_arrow.names, lambda columns: source.iter_batches(BATCH, columns=columns), False)
     twice = sorted({name for name in found.names if found.names.count(name) > 1})
     if twice:
@@ -258,7 +258,7 @@ def _shown(value: Any) -> str:
 def refuse(faults: dict[str, Fault], advice: str) -> None:
     """Raise if there are any faults, with the columns in the order in which they were found."""
     if faults:
-        listed = some(f"{shortened(repr(name), 30)} ({fault})" for name, fault in faults.items())
+        listed = some((f"{shortened(repr(name), 40)} ({fault})" for name, fault in faults.items()), width=120)
         drop = " ".join(f"--drop {shlex.quote(name)}" for name in list(faults)[:LISTED])
         raise ValueError(f"something else than finite numbers in the columns {listed}; {advice.format(drop=drop)}")
 

@@ -13,9 +13,9 @@ def shortened(value: object, width: int) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-def some(items: Iterable[object]) -> str:
+def some(items: Iterable[object], width: int = 40) -> str:
     """A list of what there is; of many items the first, and how many more."""
-    texts = [shortened(item, 40) for item in items]
+    texts = [shortened(item, width) for item in items]
     more = f" and {len(texts) - LISTED} more" if len(texts) > LISTED else ""
     return ", ".join(texts[:LISTED]) + more
 
