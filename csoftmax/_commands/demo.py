@@ -70,7 +70,7 @@ def _report(facts: dict[str, Any]) -> list[str]:
             "Trained",
             f"on {facts['rows']} images in {1e3 * fit['seconds']:.0f} ms, {fit['n_passes']} passes over the data",
         ),
-        field("Optimum", f"objective {fit['objective']:.6f}, at most {fit['gap']:.0e} above the least"),
+        field("Optimum", f"objective {fit['objective']:.6f}, an estimated {fit['gap']:.0e} above the least"),
         field(
             "Any units",
             f"pixels times 0.001 to 1000, at random: {in_units['n_passes']} passes, gap {in_units['gap']:.0e}",
