@@ -58,9 +58,10 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and (module := str(error.name).partition(".")[0]) in EXTRA:
         return f"this needs {EXTRA[module]}: pip install 'csoftmax[cli]'"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        name = error.filename2 or error.filename
+        return error.strerror if name is None else f"{name}: {error.strerror}"
     text = " ".join(str(error).split())
-    expected = isinstance(error, OSError | ValueError | TypeError | ImportError) and text
+    expected = isinstance(error, OSError | ValueError | TypeError | ImportError | MemoryError) and text
     return text if expected else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 

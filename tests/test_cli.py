@@ -247,6 +247,7 @@ def test_blocks_end_where_records_do(here, extra, call, monkeypatch, size):
         (["1.0", "2", "3"], [1.0, 2.0, 3.0]),
         (["true", "False", "true"], [False, True]),
         (["007", "08", "9"], ["007", "08", "9"]),
+        (["1", "true", "0"], ["0", "1", "true"]),
         (['"NA"', "none", "é"], ["NA", "none", "é"]),
         ([" a", "a", "b"], [" a", "a", "b"]),
     ],
@@ -425,6 +426,7 @@ def files(here):
         (here / name).write_text(text)
     (here / "latin.csv").write_bytes("x,kind\n1,é\n".encode("latin-1"))
     (here / "latin1.csv").write_bytes("é,kind\n1,a\n".encode("latin-1"))
+    (here / "folder").mkdir()
     return set(os.listdir())
 
 
@@ -520,6 +522,18 @@ def test_an_interrupt_leaves_what_was_there(here, extra):
         assert process.stderr.read() == b""
     assert (here / "out.csv").read_text() == "as before"
     assert sorted(os.listdir()) == ["model", "out.csv"]
+
+
+def test_a_record_without_end(here, extra, call, monkeypatch):
+    saved("model")
+    (here / "data.csv").write_text('x,y,note\n1,2,"' + 100 * "3,4,a note\n")
+    monkeypatch.setattr("csoftmax._commands.tables.BLOCK", 100)
+    code, _, err = call("predict", "model", "data.csv", "-o", "out.csv")
+    assert (code, "a quotation mark is not closed, in the line '1,2,\"3,4,a note' or after it" in err) == (1, True)
+    monkeypatch.setattr("csoftmax._commands.tables.LONGEST", 500)
+    code, _, err = call("predict", "model", "data.csv", "-o", "out.csv")
+    assert (code, "no end of a record within 500 bytes" in err) == (1, True)
+    assert sorted(os.listdir()) == ["data.csv", "model"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")

@@ -65,12 +65,12 @@ def _text(facts: dict[str, Any]) -> str:
 
 
 def _training(report: dict[str, Any]) -> list[str]:
-    """What is known of how the model was trained; a model made of coefficients has no report, and fit adds to it."""
+    """What is known of the training: nothing if the model was made of coefficients, most if fit made it."""
     lines = []
-    if "message" in report:
+    if {"solver", "message", "n_iter", "seconds"} <= report.keys():
         text = f"{report['message']}; {report['n_iter']} iterations, {report['seconds']:.3f} s"
         lines.append(field("training", f"solver {report['solver']} {text}"))
-    if "rows" in report:
+    if {"rows", "C", "l1_ratio"} <= report.keys():
         lines.append(field("data", f"{report['rows']} rows, C={report['C']:.4g}, l1_ratio={report['l1_ratio']:g}"))
     if report.get("held_out"):
         held_out = report["held_out"]

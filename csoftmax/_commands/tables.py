@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from pyarrow import parquet
 
 from .._model import whole_file
 from .._typing import Array, DType
+from . import check_folder
 from .text import LISTED, shortened, some
 
 FORMATS = {
@@ -173,13 +173,15 @@ def _records(file: Any, head: bytes) -> Iterator[bytes]:
             yield rest[:end]
             rest = rest[end:]
         elif len(rest) > LONGEST:
-            break
+            raise ValueError(f"no end of a record within {LONGEST} bytes, from the line {_first_line(rest)} on")
     if rest.count(b'"') % 2:
-        raise ValueError(
-            f"a quotation mark is not closed, in or after the line {_shown(rest[:80].decode(errors='replace'))}"
-        )
+        raise ValueError(f"a quotation mark is not closed, in the line {_first_line(rest)} or after it")
     if rest:
         yield rest
+
+
+def _first_line(text: bytes) -> str:
+    return _shown(text.partition(b"\n")[0][:100].decode(errors="replace"))
 
 
 def _parsed(block: bytes, names: list[str], delimiter: str, convert: Any, n: int) -> Any:
@@ -291,8 +293,8 @@ def _classes(values: Any, is_text: bool, name: str) -> Array:
                 read = values.cast(kind)
             except pa.ArrowInvalid:
                 continue
-            # Numbers that are written otherwise than integers are, such as 007, are names.
-            if kind != pa.int64() or read.cast(pa.string()).equals(values):
+            # What is written otherwise than integers and bools are, such as 007, is a name.
+            if kind == pa.float64() or read.cast(pa.string()).equals(pc.utf8_lower(values)):
                 return np.asarray(read.to_numpy(zero_copy_only=False))
             break
     types = pa.types
@@ -341,13 +343,6 @@ def _looks_like_data(name: str) -> bool:
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
-
-
-def check_folder(path: str) -> None:
-    """Refuse to begin what could not be written in the end."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{path} cannot be written: {folder} is not a folder")
 
 
 @contextmanager
