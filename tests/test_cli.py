@@ -365,7 +365,7 @@ FAILURES = {
     "no header": (fit("bare.csv"), "if the first line holds data, pass --no-header"),
     "empty": (fit("empty.csv"), "empty.csv: the file is empty"),
     "no rows": (fit("header.csv"), "header.csv: there are no rows"),
-    "ragged": (fit("ragged.csv"), "ragged.csv: 3 fields in data row 2, not 2: '2,b,'"),
+    "ragged": (fit("ragged.csv"), "ragged.csv: data row 2 has 3 in place of 2 fields: '2,b,'"),
     "open quotation": (fit("quote.csv"), "quote.csv: a quotation mark is not closed"),
     "not UTF-8": (fit("latin.csv"), "latin.csv: after data row 0: "),
     "header not UTF-8": (fit("latin1.csv"), "latin1.csv: 'utf-8' codec can't decode"),

@@ -200,7 +200,8 @@ def _parsed(block: bytes, names: list[str], delimiter: str, convert: Any, n: int
     except pa.ArrowInvalid as error:
         if wrong:
             fields, expected, text = wrong[0].actual_columns, wrong[0].expected_columns, _shown(wrong[0].text)
-            raise ValueError(f"{fields} fields in data row {n + wrong[0].number}, not {expected}: {text}") from None
+            row = n + wrong[0].number
+            raise ValueError(f"data row {row} has {fields} in place of {expected} fields: {text}") from None
         raise ValueError(f"after data row {n}: {error}") from None
 
 
