@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from csoftmax import _kernels
+from csoftmax import _kernels, cli
 
 # About scikit-learn from end to end, and left out where it is not installed: it has no wheels for musl. In other files
 # the tests that need it skip themselves.
@@ -37,3 +37,34 @@ def instruction_set(request):
 def _interruptible():
     """Jobs that a shell starts in the background ignore Ctrl-C, which some tests send to themselves."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def extra():
+    """Skip where the packages of csoftmax[cli] are missing."""
+    for name in ("pyarrow", "sklearn", "tqdm"):
+        pytest.importorskip(name)
+
+
+@pytest.fixture
+def call(capsys):
+    """The command line with these arguments, in this process: exit code, standard output, standard error."""
+
+    def run(*arguments):
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
