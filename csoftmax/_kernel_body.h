@@ -326,6 +326,10 @@ static const cs_kernels NAME(table) = {
 #undef TILE_VECTORS
 #undef TILE_STRIDE
 #undef TILE_SIZE
+#undef MOST_ACROSS
+#undef ACROSS
+#undef CASE_ACROSS
+#undef FOR_COLUMNS_ACROSS
 #undef GROUP
 #undef PIECE
 #undef SQUARES

@@ -16,9 +16,10 @@
  *
  *    fold 1      [x0 x0 x0 x0 ..] * [w00 w01 w02 w03 ..]     w_jk: feature j, column k
  *    fold 2      [x0 x1 x0 x1 ..] * [w00 w10 w01 w11 ..]     float32, up to TILE_VECTORS * LANES / 2 columns
- *    fold LANES  [x0 x1 x2 x3 ..] * [w00 w10 w20 w30 ..]     one column
+ *    fold LANES  [x0 x1 x2 x3 ..] * [w00 w10 w20 w30 ..]     one column, or a few: see `across`
  *
- * and the sums of one column are added up at the end. Features that do not fill the last vector stand at its end, with
+ * and the sums of one column are added up at the end. With fold LANES nothing is spread; each column has a vector of its
+ * own, so there are two rows in a tile; and the sums of a gradient stay in registers for all rows of a block. Features that do not fill the last vector stand at its end, with
  * the ones before them in front, so that it is loaded whole: their weights there are zeros and their gradients not used.
  *
  * The rows of a block are read twice, the second time from the cache. Columns beyond n_columns are computed and
@@ -30,6 +31,7 @@
 #define TILE_VECTORS 3
 #define TILE_STRIDE (TILE_VECTORS * LANES)
 #define TILE_SIZE (TILE_ROWS * TILE_STRIDE)
+#define MOST_ACROSS (TILE_ROWS * TILE_VECTORS / 2)
 
 /* Of more features than a piece, tiles are taken in groups that share one: see logits_of_group. */
 #define GROUP 16
@@ -48,10 +50,22 @@ typedef REAL NAME(column) __attribute__((vector_size(TILE_ROWS * sizeof(REAL)), 
 #define PAIRS 0
 #endif
 
-/* How many features share a vector. */
-static ptrdiff_t NAME(tile_fold)(ptrdiff_t n_columns)
+/* A vector runs across the features of one column, where more columns than half a vector would leave a quarter of it or
+ * more empty, and where there are features enough to make up for the sums over lanes. With 8 lanes, or with fewer columns,
+ * whose passes wait for memory, it does not pay. */
+#define ACROSS (VECTOR_BYTES == 64 && !REAL_IS_DOUBLE)
+
+static int NAME(across)(ptrdiff_t d, ptrdiff_t n_columns)
 {
-    return n_columns == 1 ? LANES : PAIRS && n_columns <= TILE_STRIDE / 2 ? 2 : 1;
+    return ACROSS && n_columns > LANES / 2 && n_columns <= MOST_ACROSS && 2 * d >= n_columns * LANES;
+}
+
+/* How many features share a vector. */
+static ptrdiff_t NAME(tile_fold)(ptrdiff_t d, ptrdiff_t n_columns)
+{
+    if (n_columns == 1 || NAME(across)(d, n_columns))
+        return LANES;
+    return PAIRS && n_columns <= TILE_STRIDE / 2 ? 2 : 1;
 }
 
 /* The next `fold` values of x, over and over. */
@@ -96,13 +110,14 @@ FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, cons
                                          REAL *RESTRICT out, const REAL *ahead)
 {
     const VEC zero = {0};
-    VEC acc[TILE_ROWS][TILE_VECTORS];
+    VEC acc[TILE_ROWS][MOST_ACROSS];
+    const ptrdiff_t step = vectors > TILE_VECTORS ? vectors * LANES : TILE_STRIDE;
     const REAL *const tail = x + d - d % fold;
     UNROLL
     for (int r = 0; r < rows; r++)
         UNROLL
         for (int v = 0; v < vectors; v++)
-            acc[r][v] = more ? *(const VEC *)(out + r * TILE_STRIDE + v * LANES) : zero;
+            acc[r][v] = more ? *(const VEC *)(out + r * step + v * LANES) : zero;
     for (; x < tail; x += fold, packed += vectors * LANES, ahead += fold * rows) {
         NAME(fetch)(rows, fold, ahead);
         UNROLL
@@ -121,7 +136,7 @@ FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, cons
     for (int r = 0; r < rows; r++)
         UNROLL
         for (int v = 0; v < vectors; v++)
-            *(VEC *)(out + r * TILE_STRIDE + v * LANES) = acc[r][v];
+            *(VEC *)(out + r * step + v * LANES) = acc[r][v];
 }
 
 FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, const int fold, ptrdiff_t d,
@@ -193,6 +208,58 @@ NOINLINE TARGET void NAME(gradient_of_any_tile)(ptrdiff_t rows, ptrdiff_t vector
     FOR_CONSTANT_SIZES(NAME(gradient_of_tile), d, step, stride, x, z, gradient, ahead);
 }
 
+#if ACROSS
+#define CASE_ACROSS(COLUMNS, FUNCTION, ...)                                                                          \
+    case COLUMNS: FUNCTION(1, COLUMNS, __VA_ARGS__); break;                                                          \
+    case 16 + COLUMNS: FUNCTION(2, COLUMNS, __VA_ARGS__); break;
+#define FOR_COLUMNS_ACROSS(...)                                                                                      \
+    switch (16 * (two) + columns) {                                                                                  \
+        CASE_ACROSS(9, __VA_ARGS__)                                                                                  \
+        CASE_ACROSS(10, __VA_ARGS__)                                                                                 \
+        CASE_ACROSS(11, __VA_ARGS__)                                                                                 \
+        CASE_ACROSS(12, __VA_ARGS__)                                                                                 \
+    }
+
+/* Two rows or one. */
+NOINLINE TARGET void NAME(logits_across)(int two, ptrdiff_t columns, ptrdiff_t d, const REAL *x,
+                                         const REAL *packed, REAL *out, const REAL *ahead)
+{
+    FOR_COLUMNS_ACROSS(NAME(logits_of_tile), LANES, 0, d, d, x, packed, out, ahead)
+}
+
+FLATTEN TARGET void NAME(gradient_of_vectors)(const int vectors, const int columns, ptrdiff_t rows, ptrdiff_t stride,
+                                              const REAL *RESTRICT x, const REAL *RESTRICT z, ptrdiff_t ld,
+                                              REAL *RESTRICT gradient, const REAL *ahead)
+{
+    VEC sum[2][MOST_ACROSS];
+    UNROLL
+    for (int v = 0; v < vectors; v++)
+        UNROLL
+        for (int k = 0; k < columns; k++)
+            sum[v][k] = *(const VEC *)(gradient + (v * columns + k) * LANES);
+    for (ptrdiff_t r = 0; r < rows; r++, x += stride, z++, ahead += vectors * LANES) {
+        NAME(fetch)(vectors, LANES, ahead);
+        UNROLL
+        for (int k = 0; k < columns; k++)
+            UNROLL
+            for (int v = 0; v < vectors; v++)
+                sum[v][k] += *(const VEC *)(x + v * LANES) * z[k * ld];
+    }
+    UNROLL
+    for (int v = 0; v < vectors; v++)
+        UNROLL
+        for (int k = 0; k < columns; k++)
+            *(VEC *)(gradient + (v * columns + k) * LANES) = sum[v][k];
+}
+
+/* Two vectors of features or one. */
+NOINLINE TARGET void NAME(gradient_across)(int two, ptrdiff_t columns, ptrdiff_t rows, ptrdiff_t d, const REAL *x,
+                                           const REAL *z, ptrdiff_t ld, REAL *gradient, const REAL *ahead)
+{
+    FOR_COLUMNS_ACROSS(NAME(gradient_of_vectors), rows, d, x, z, ld, gradient, ahead)
+}
+#endif
+
 #if SQUARES
 /* Interleaving the upper with the lower half, as often as it takes to come round, transposes. */
 FLATTEN TARGET void NAME(transpose)(COLUMN v[TILE_ROWS])
@@ -210,6 +277,16 @@ FLATTEN TARGET void NAME(transpose)(COLUMN v[TILE_ROWS])
             v[i] = t[i];
     }
 }
+
+/* The same with the halves of what comes of it added up: the sum of each, in v[0]. */
+FLATTEN TARGET void NAME(sums)(COLUMN v[TILE_ROWS])
+{
+    UNROLL
+    for (int half = TILE_ROWS / 2; half > 0; half /= 2)
+        UNROLL
+        for (int i = 0; i < half; i++)
+            v[i] = SHUFFLE(v[i], v[i + half], LOW) + SHUFFLE(v[i], v[i + half], HIGH);
+}
 #endif
 
 /* The sums of a tile of logits, with their intercepts, to z. */
@@ -218,10 +295,11 @@ static TARGET void NAME(tile_to_scores)(ptrdiff_t rows, ptrdiff_t columns, ptrdi
                                         ptrdiff_t row_stride, ptrdiff_t column_stride)
 {
 #if SQUARES
-    for (ptrdiff_t c = 0; rows == TILE_ROWS && row_stride == 1 && c < columns; c += TILE_ROWS) {
+    const ptrdiff_t step = fold == LANES ? 1 : TILE_ROWS;
+    for (ptrdiff_t c = 0; rows == TILE_ROWS && row_stride == 1 && c < columns; c += step) {
         COLUMN v[TILE_ROWS];
         for (int r = 0; r < TILE_ROWS; r++) {
-            const COLUMN *part = (const COLUMN *)(tile + r * stride + (PAIRS && fold == 2 ? 2 * c : c));
+            const COLUMN *part = (const COLUMN *)(tile + r * stride + c * fold);
             v[r] = part[0];
             if (PAIRS && fold == 2)
                 v[r] = SHUFFLE(part[0], part[1], EVEN) + SHUFFLE(part[0], part[1], ODD);
@@ -229,11 +307,11 @@ static TARGET void NAME(tile_to_scores)(ptrdiff_t rows, ptrdiff_t columns, ptrdi
                 for (int p = 1; p < LANES / TILE_ROWS; p++)
                     v[r] += part[p];
         }
-        NAME(transpose)(v);
         if (fold == LANES)
-            for (int k = 1; k < TILE_ROWS; k++)
-                v[0] += v[k];
-        for (int k = 0; k < TILE_ROWS && c + k < columns; k++)
+            NAME(sums)(v);
+        else
+            NAME(transpose)(v);
+        for (int k = 0; k < step && c + k < columns; k++)
             *(COLUMN *)(z + (c + k) * column_stride) = v[k] + intercept[c + k];
     }
     if (rows == TILE_ROWS && row_stride == 1)
@@ -247,10 +325,12 @@ static TARGET void NAME(tile_to_scores)(ptrdiff_t rows, ptrdiff_t columns, ptrdi
     }
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t k = 0; k < columns; k++) {
-            REAL sum = tile[r * stride + k * fold];
-            for (ptrdiff_t f = 1; f < fold; f++)
-                sum += tile[r * stride + k * fold + f];
-            z[k * column_stride + r * row_stride] = sum + intercept[k];
+            REAL part[LANES];
+            memcpy(part, tile + r * stride + k * fold, (size_t)fold * sizeof(REAL));
+            for (ptrdiff_t half = fold / 2; half > 0; half /= 2)
+                for (ptrdiff_t f = 0; f < half; f++)
+                    part[f] += part[f + half];
+            z[k * column_stride + r * row_stride] = part[0] + intercept[k];
         }
 }
 
@@ -304,10 +384,23 @@ static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_
 {
     const REAL *x = x_, *packed = packed_, *ahead = ahead_;
     REAL *z = z_;
-    const ptrdiff_t fold = NAME(tile_fold)(n_columns), unit = LANES / fold;
+    const ptrdiff_t fold = NAME(tile_fold)(d, n_columns), unit = LANES / fold;
     const ptrdiff_t width = (n_columns + unit - 1) / unit * unit;
     const REAL *intercept = packed + (d + fold - 1) / fold * fold * width;
     REAL tiles[GROUP][TILE_SIZE];
+#if ACROSS
+    if (NAME(across)(d, n_columns)) {
+        for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
+            rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
+            for (ptrdiff_t r = 0; r < rows; r += 2)
+                NAME(logits_across)(rows > 1, n_columns, d, x + (i + r) * d, packed, tiles[0] + r * n_columns * LANES,
+                                    ahead + (i + r) * d);
+            NAME(tile_to_scores)(rows, n_columns, LANES, n_columns * LANES, tiles[0], intercept, z + i * row_stride,
+                                 row_stride, column_stride);
+        }
+        return;
+    }
+#endif
     memset(tiles[0], 0, sizeof tiles[0]);
     for (ptrdiff_t first = 0; first < n_columns; first += TILE_STRIDE, packed += TILE_STRIDE * d) {
         const ptrdiff_t left = (width - first) / unit, vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
@@ -331,9 +424,19 @@ static TARGET void NAME(tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t 
 {
     const REAL *x = x_, *z = z_, *ahead = ahead_;
     REAL *gradient = gradient_;
-    const ptrdiff_t fold = NAME(tile_fold)(n_columns), unit = LANES / fold;
+    const ptrdiff_t fold = NAME(tile_fold)(d, n_columns), unit = LANES / fold;
     const ptrdiff_t width = (n_columns + unit - 1) / unit * unit;
     REAL tile[TILE_SIZE] = {0};
+#if ACROSS
+    if (NAME(across)(d, n_columns)) {
+        for (ptrdiff_t j = 0, n; j < d; j += n) {
+            n = d - j < 2 * LANES ? LANES : 2 * LANES;
+            NAME(gradient_across)(n > LANES, n_columns, n_rows, d, x + (d - j < n ? d - n : j), z, ld,
+                                  gradient + j * n_columns, ahead + j * n_rows);
+        }
+        return;
+    }
+#endif
     for (ptrdiff_t first = 0; first < n_columns; first += TILE_STRIDE, gradient += TILE_STRIDE * d) {
         const ptrdiff_t left = (width - first) / unit, vectors = left < TILE_VECTORS ? left : TILE_VECTORS;
         const ptrdiff_t columns = n_columns - first < TILE_STRIDE ? n_columns - first : TILE_STRIDE;
