@@ -328,8 +328,6 @@ static const cs_kernels NAME(table) = {
 #undef TILE_SIZE
 #undef MOST_ACROSS
 #undef ACROSS
-#undef CASE_ACROSS
-#undef FOR_COLUMNS_ACROSS
 #undef GROUP
 #undef PIECE
 #undef SQUARES

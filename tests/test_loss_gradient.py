@@ -122,8 +122,8 @@ def test_tiles_equal_the_twin_for_every_number_of_classes_and_tail_of_features(i
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n_classes", range(8, 14))
 def test_tiles_across_features_equal_the_twin_in_any_block(instruction_set, dtype, n_classes):
-    # From 72 features on, vectors run across them for 9 to 12 columns, in float32 with AVX-512.
-    for d in (71, 72, 79, 80, 81, 95, 96, 97, 112, 127, 129):
+    # From 128 features on, vectors run across them for 9 to 12 columns, in float32 with AVX-512.
+    for d in (127, 128, 129, 143, 144, 145, 159, 160, 161, 200):
         X, y, weight, coef, intercept = problem(19, d, n_classes, seed=d)
         X, coef, intercept = X.astype(dtype), coef.astype(dtype), intercept.astype(dtype)
         layout = _kernels.layout(d, n_classes, True, False, X.itemsize)
