@@ -48,7 +48,7 @@ typedef struct {
      * tile_fold tells fold, which is 1 if there are several panels.
      * Rows from `ahead` on are fetched into the cache meanwhile: those that come next, or x itself. */
     ptrdiff_t tile_columns;
-    ptrdiff_t (*tile_fold)(ptrdiff_t n_columns);
+    ptrdiff_t (*tile_fold)(ptrdiff_t d, ptrdiff_t n_columns);
     void (*tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed,
                         void *z, ptrdiff_t row_stride, ptrdiff_t column_stride, const void *ahead);
     void (*tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *z,

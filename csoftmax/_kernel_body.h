@@ -358,6 +358,8 @@ static const cs_kernels NAME(table) = {
 #undef TILE_VECTORS
 #undef TILE_STRIDE
 #undef TILE_SIZE
+#undef MOST_ACROSS
+#undef ACROSS
 #undef GROUP
 #undef PIECE
 #undef SQUARES

@@ -46,7 +46,7 @@ cdef Layout layout_of(Py_ssize_t d, Py_ssize_t n_columns, bint tiled, bint spars
     cdef const cs_kernels *kernels = cs_table(itemsize)
     cdef Layout w = Layout(n_columns, tiled, max(d, 1), n_columns, n_columns, 0)
     if tiled:
-        w.fold = kernels.tile_fold(n_columns)
+        w.fold = kernels.tile_fold(d, n_columns)
     elif sparse:
         w.fold = 1
     if tiled or sparse and n_columns > 1:
