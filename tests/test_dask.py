@@ -18,6 +18,7 @@ dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
 
+from csoftmax._cluster import Parts  # noqa: E402
 from csoftmax.dask import DaskSoftmaxRegression  # noqa: E402
 
 pytestmark = [
@@ -372,6 +373,32 @@ def test_without_the_client_that_holds_the_data(cluster):
         distributed.wait(there)
     with pytest.raises(RuntimeError, match="no client"):
         DaskSoftmaxRegression().fit(there, y)
+
+
+# ---- actors ---------------------------------------------------------------------------------------------------------
+
+
+def test_tasks_give_the_answers_of_actors_that_are_lost(client, monkeypatch):
+    X, y = problem()
+    data = da.from_array(X, (300, -1)), da.from_array(y, 300)
+    ask_actors, asked = Parts._ask_actors, []
+
+    def count(parts, what, arguments):
+        asked.append(what)
+        return ask_actors(parts, what, arguments)
+
+    def lose(parts, what, arguments):
+        asked.append(what)
+        raise OSError("a worker is lost")
+
+    monkeypatch.setattr(Parts, "_ask_actors", count)
+    model = DaskSoftmaxRegression().fit(*data)
+    assert asked.count("loss_gradient") == model.fit_report_.n_passes
+    asked.clear()
+    monkeypatch.setattr(Parts, "_ask_actors", lose)
+    again = DaskSoftmaxRegression().fit(*data)  # which may find the blocks on other workers
+    np.testing.assert_allclose(again.coef_, model.coef_, rtol=0, atol=1e-12 * abs(model.coef_).max())
+    assert len(asked) == 1  # and never again
 
 
 # ---- workers die ----------------------------------------------------------------------------------------------------
