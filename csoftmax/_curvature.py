@@ -317,7 +317,7 @@ def _binary(sample: RowSums, theta: Float64) -> Solve:
     return lambda gradient: solve(gradient).ravel()
 
 
-def solver(lower: Callable[[int], Float64], member: npt.NDArray[np.intp], size: int, n_threads: int = 1) -> Solve:
+def solver(lower: Callable[[int], Float64], member: npt.NDArray[np.intp], size: int) -> Solve:
     """Solves row k with matrix number member[k], positive semi-definite, given by its lower triangle."""
     factors = np.empty((int(member.max()) + 1, size, size))
     units = np.empty((len(factors), size))
