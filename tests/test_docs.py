@@ -1,7 +1,9 @@
-"""The README and docs/: every block of Python runs, and every link inside the repository leads somewhere."""
+"""The README and docs/: their code and their sessions run, and every link inside the repository leads somewhere."""
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,18 +37,61 @@ def anchors(page):
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_the_python_of_a_page_runs(page, tmp_path):
+def run_python(page, folder):
     code = "\n".join(blocks(page, "python"))
     for package in OPTIONAL:
         if re.search(rf"^ *(from|import) {package}\b", code, re.MULTILINE):
             pytest.importorskip(package)
-    script = tmp_path / "page.py"
+    script = folder / "page.py"
     script.write_text(code, encoding="utf-8")
     command = [sys.executable, "-P", "-W", "error", script]
     environment = {**os.environ, "MPLBACKEND": "Agg"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def said_by(command, folder):
+    """What a command of the shell prints."""
+    command = re.sub(r"\bcsoftmax (?=[a-z]+ )", f"{shlex.quote(sys.executable)} -P -m csoftmax ", command)
+    shell = ["sh", "-ec", command]
+    done = subprocess.run(shell, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def in_words(text):
+    """Lines in alphabetical order, without the numbers, which differ from run to run, their units and spaces."""
+    return sorted(" ".join(re.sub(r"[+-]?\d[\d.,e-]*( [mu]?s\b)?", "#", line).split()) for line in text.splitlines())
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_python_of_a_page_runs(page, tmp_path):
+    run_python(page, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="commands are those of a POSIX shell")
+def test_sessions_in_a_terminal_are_as_shown(tmp_path):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("onnx")
+    pytest.importorskip("pandas")
+    run_python("docs/command-line.md", tmp_path)
+    (tmp_path / "more-wine.csv").write_bytes((tmp_path / "wine.csv").read_bytes())
+    for block in blocks("docs/command-line.md", "console") + blocks("README.md", "console"):
+        for session in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, shown = session.partition("\n")
+            said = said_by(command, tmp_path)
+            assert not shown or in_words(said) == in_words(shown)
+    assert {"predicted.csv", "wine.onnx"} <= set(os.listdir(tmp_path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="commands are those of a POSIX shell")
+@pytest.mark.skipif(not (shutil.which("make") and shutil.which("cc")), reason="no make, or no C compiler")
+def test_the_c_of_a_page_compiles_and_runs(tmp_path):
+    run_python("docs/exporting.md", tmp_path)
+    (make,), (code,) = blocks("docs/exporting.md", "sh"), blocks("docs/exporting.md", "c")
+    assert re.search(r"^setosa 0\.\d+ ", said_by(make, tmp_path), re.MULTILINE)
+    (tmp_path / "own.c").write_text(code, encoding="utf-8")
+    assert said_by("cc -Iiris own.c iris/iris.c -lm -o own && ./own", tmp_path).startswith("setosa\nsetosa 0.9")
 
 
 def test_the_cython_of_the_readme_is_what_is_compiled():
