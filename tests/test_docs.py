@@ -24,7 +24,7 @@ PAGES = {
 }
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What the blocks may use and the tests do not always have: a page that imports one of them is skipped without it.
-OPTIONAL = ("dask", "distributed", "matplotlib", "onnxruntime", "sklearn")
+OPTIONAL = ("dask", "distributed", "matplotlib", "onnxruntime", "pandas", "sklearn")
 
 
 def blocks(page, language):
@@ -73,7 +73,6 @@ def test_the_python_of_a_page_runs(page, tmp_path):
 def test_sessions_in_a_terminal_are_as_shown(tmp_path):
     pytest.importorskip("pyarrow")
     pytest.importorskip("onnx")
-    pytest.importorskip("pandas")
     run_python("docs/command-line.md", tmp_path)
     (tmp_path / "more-wine.csv").write_bytes((tmp_path / "wine.csv").read_bytes())
     for block in blocks("docs/command-line.md", "console") + blocks("README.md", "console"):
