@@ -323,7 +323,6 @@ def test_commands_without_extras(here):
 
 
 def test_export(here, call):
-    pytest.importorskip("csoftmax.export")
     pytest.importorskip("onnx")
     saved("model")
     code, _, err = call("export", "model", "--onnx", "model.onnx", "--c", "source", "--name", "trees")
