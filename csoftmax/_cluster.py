@@ -193,7 +193,7 @@ class Parts:
                     answers.append(future.result(timeout=1))
                     break
                 except TimeoutError:  # nobody else may tell that its worker is lost
-                    if actor._future.status != "finished":
+                    if future.done() or actor._future.status != "finished":
                         raise
         while len(answers) > FAN_IN:
             answers = [combine(what, answers[i : i + FAN_IN]) for i in range(0, len(answers), FAN_IN)]
