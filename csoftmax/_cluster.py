@@ -6,7 +6,7 @@ of every part, and the answers are added up in a tree whose shape depends on the
 Dask may repeat any of them wherever it likes: what a lost worker held is made again.
 
 The scheduler takes about ten milliseconds for a question that is tasks, most of them waiting. So parts that are kept
-are asked through Dask's actors, which answer in two, until the first worker is lost: then tasks take over.
+are asked through Dask's actors, which answer in two, until a worker is lost or takes seconds: then tasks take over.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +32,9 @@ FAN_IN = 4  # answers that one task, or the client, adds up
 INLINE = 2**20
 # Bytes to and from actors, which the client adds up alone; more of them go through tasks, which share that.
 DIRECT = 2**23
+PATIENCE = (
+    5.0  # seconds for an actor's answer: the scheduler takes a longer silence for idleness, and tasks cost no more
+)
 SHARE = 0.5  # of the cluster's memory that checked data may take, to be kept there
 
 # ---- on the client --------------------------------------------------------------------------------------------------
@@ -110,8 +113,12 @@ def holding() -> Iterator[None]:
 
 def persist(made: list[Delayed]) -> list[Delayed]:
     """Have these computed, and kept until `holding` ends."""
+    client = current_client()
     with _quietly():
-        kept = list(dask.persist(*made, optimize_graph=False))
+        if client is None:
+            kept = list(dask.persist(*made, optimize_graph=False))
+        else:  # dask.persist may not find it where it is not the default one
+            kept = list(client.persist(made, optimize_graph=False))
     _held.get().extend(kept)
     return kept
 
@@ -186,15 +193,7 @@ class Parts:
 
     def _ask_actors(self, what: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         asked = [actor.ask(what, arguments) for actor in self._actors]
-        answers = []
-        for actor, future in zip(self._actors, asked, strict=True):
-            while True:
-                try:
-                    answers.append(future.result(timeout=1))
-                    break
-                except TimeoutError:  # nobody else may tell that its worker is lost
-                    if future.done() or actor._future.status != "finished":
-                        raise
+        answers = [future.result(timeout=PATIENCE) for future in asked]
         while len(answers) > FAN_IN:
             answers = [combine(what, answers[i : i + FAN_IN]) for i in range(0, len(answers), FAN_IN)]
         return combine(what, answers)

@@ -1,20 +1,21 @@
-"""One pool of threads per process, for compiled functions that release the GIL."""
+"""One pool of threads per process, for compiled functions that release the GIL.
+
+It is not concurrent.futures', whose locks an interrupt can leave locked: who waits for them next waits for ever. The
+only thing that threads share here is a queue in C, which an interrupt cannot tear.
+"""
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 
 # A chunk is at least this many multiplications, 0.02 to 0.08 ms. In passes one after the other a second thread breaks
 # even at the work of 4 chunks, and saves 30 % at that of 8; where it has to be woken, at 16.
 CHUNK_WORK, THREADED_WORK = 2**20, 8 * 2**20
 
-_pool: "ThreadPoolExecutor | None" = None
-_pool_lock = threading.Lock()
+_jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+_helpers: list[threading.Thread] = []
 
 
 def available_threads() -> int:
@@ -39,53 +40,83 @@ def run(task: Callable[[int, int], None], n_items: int, n_threads: int) -> None:
         for item in range(n_items):
             task(item, 0)
         return
-    items = iter(range(n_items))
-    lock = threading.Lock()
-
-    def take(drain: bool = False) -> int | None:
-        nonlocal items
-        with lock:
-            if drain:
-                items = iter(())
-            return next(items, None)
+    items, tickets = _filled(range(n_items)), _filled(range(1, n_threads))
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def work(worker: int) -> None:
         try:
-            while (item := take()) is not None:
+            while (item := _next(items)) is not None:
                 task(item, worker)
         finally:
-            take(drain=True)
+            _clear(items)
 
-    from concurrent.futures import wait  # not needed by what serves one row, which is to start quickly
+    def job() -> None:
+        worker = _next(tickets)
+        if worker is not None:  # else the run is over: the pool was busy with another fit
+            try:
+                work(worker)
+            except BaseException as error:
+                ended.put(error)
+            else:
+                ended.put(None)
 
-    futures: list[Future[None]] = []
-    with suppress(RuntimeError):  # a pool takes no work once the interpreter shuts down: the caller does it all
-        futures.extend(_get_pool().submit(work, worker) for worker in range(1, n_threads))
     try:
+        for _ in range(_n_helpers(n_threads - 1)):
+            _jobs.put(job)
         work(0)
     finally:
-        # A helper that has not started has nothing left to do: the pool may be busy with another fit.
-        started = [future for future in futures if not future.cancel()]
-        wait(started)
-    for future in started:
-        future.result()
+        started = n_threads - 1 - _clear(tickets)
+        errors = [ended.get() for _ in range(started)]
+    for error in errors:
+        if error is not None:
+            raise error
 
 
-def _get_pool() -> "ThreadPoolExecutor":
-    from concurrent.futures import ThreadPoolExecutor
-
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="csoftmax")
-        return _pool
+def _filled(numbers: Iterable[int]) -> SimpleQueue[int]:
+    queue: SimpleQueue[int] = SimpleQueue()
+    for number in numbers:
+        queue.put(number)
+    return queue
 
 
-def _forget_pool() -> None:
-    """A forked child has the pool's records but not its threads, and perhaps a lock held by one of them."""
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+def _next(queue: SimpleQueue[int]) -> int | None:
+    try:
+        return queue.get_nowait()
+    except Empty:
+        return None
+
+
+def _clear(queue: SimpleQueue[int]) -> int:
+    """How many were left."""
+    count = 0
+    while _next(queue) is not None:
+        count += 1
+    return count
+
+
+def _n_helpers(wanted: int) -> int:
+    """How many threads there are to help, up to so many, and one for each CPU."""
+    wanted = min(wanted, os.cpu_count() or 1)
+    with suppress(RuntimeError):  # once the interpreter shuts down there are no new threads: the caller does it all
+        while len(_helpers) < wanted:
+            helper = threading.Thread(target=_help, args=(_jobs,), name=f"csoftmax_{len(_helpers)}", daemon=True)
+            helper.start()
+            _helpers.append(helper)
+    return min(wanted, len(_helpers))
+
+
+def _help(jobs: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        job = jobs.get()
+        job()
+        del job  # it refers to the data of a fit
+
+
+def _forget_helpers() -> None:
+    """A forked child has the records but not the threads, and perhaps a job for one of them."""
+    global _jobs, _helpers
+    _jobs, _helpers = SimpleQueue(), []
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_helpers)

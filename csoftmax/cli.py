@@ -107,6 +107,7 @@ def _checked(expected: str, kind: Callable[[str], Any], valid: Callable[[Any], b
 
 
 _SHARE = _checked("a number from 0 to 1", float, lambda value: 0 <= value <= 1)
+_PART = _checked("a number from 0 to below 1", float, lambda value: 0 <= value < 1)
 _POSITIVE = _checked("a number above 0, or inf", float, lambda value: value > 0)
 _FOLDS = _checked("a whole number of at least 2", int, lambda value: value >= 2)
 _CHARACTER = _checked("one character", str, lambda value: len(value) == 1 and value.isascii())
@@ -164,7 +165,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--held-out",
         metavar="SHARE",
-        type=_SHARE,
+        type=_PART,
         default=0.2,
         help="of the rows, to measure a model before one is fitted to all; 0: do not (default: 0.2)",
     )

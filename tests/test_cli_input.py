@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from cli_files import assert_predictions, read_csv, saved, write_csv
+from cli_files import PROGRAM, assert_predictions, read_csv, saved, write_csv
 from data import inputs
 
 from csoftmax import load
@@ -44,7 +44,8 @@ def test_blocks_end_where_records_do(here, extra, call, monkeypatch, size):
     ("written", "classes"),
     [
         (["-1", "3", "12"], [-1, 3, 12]),
-        (["1.0", "2", "3"], [1.0, 2.0, 3.0]),
+        (["1.0", "2", "3"], [1, 2, 3]),
+        (["18446744073709551000", "18446744073709551001", "5"], ["18446744073709551000", "18446744073709551001", "5"]),
         (["true", "False", "true"], [False, True]),
         (["007", "08", "9"], ["007", "08", "9"]),
         (["1", "true", "0"], ["0", "1", "true"]),
@@ -61,7 +62,7 @@ def test_labels_keep_their_type(here, extra, call, written, classes):
     assert model.classes.tolist() == classes
     assert {type(label) for label in model.classes.tolist()} == {type(classes[0])}
     _, labels, _ = read_csv(call("predict", "model", "data.csv")[1])
-    assert [label.lower() for label in labels] == [str(label).lower().removesuffix(".0") for label in model.predict(X)]
+    assert [label.lower() for label in labels] == [str(label).lower() for label in model.predict(X)]
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ USAGE = {
     "C": ((*FIT, "--C", "-1"), "argument --C: expected a number above 0, or inf, not '-1'"),
     "C and folds": ((*FIT, "--C", "1", "--cv", "5"), "argument --cv: not allowed with argument --C"),
     "folds": ((*FIT, "--cv", "1"), "argument --cv: expected a whole number of at least 2, not '1'"),
-    "share": ((*FIT, "--held-out", "a"), "argument --held-out: expected a number from 0 to 1, not 'a'"),
+    "share": ((*FIT, "--held-out", "a"), "argument --held-out: expected a number from 0 to below 1, not 'a'"),
     "delimiter": ((*FIT, "--delimiter", "ab"), "argument --delimiter: expected one character, not 'ab'"),
     "names of svmlight": (("fit", "data.svm", "--target", "x", "-o", "new"), "leave out --target and --drop"),
     "columns of svmlight": (("predict", "bare", "data.svm", "--drop", "x"), "leave out --drop"),
@@ -233,6 +234,46 @@ def test_a_record_without_end(here, extra, call, monkeypatch):
     code, _, err = call("predict", "model", "data.csv", "-o", "out.csv")
     assert (code, "no end of a record within 500 bytes" in err) == (1, True)
     assert sorted(os.listdir()) == ["data.csv", "model"]
+
+
+def test_what_lies_behind_an_open_quotation_mark_is_looked_at_once(here, extra):
+    saved("model")
+    (here / "data.csv").write_bytes(b'x,y,note\n1,2,5" pipe\n' + b"1.5,2.25,abc\n" * 10**6)
+    with open("data.csv", "rb") as file:
+        arguments = [*PROGRAM, "predict", "model", "-", "-o", "out.csv"]
+        cat = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE)
+        done = subprocess.run(arguments, stdin=cat.stdout, capture_output=True, text=True, timeout=60)
+        cat.stdout.close()
+        cat.wait()
+    assert (done.returncode, "a quotation mark is not closed, in the line '1,2,5" in done.stderr) == (1, True)
+
+
+def test_the_data_are_not_overwritten(here, extra, call):
+    write_csv("data.csv", ["x", "y", "kind"], [*inputs(30, 2).T, ["a", "b", "c"] * 10])
+    before = (here / "data.csv").read_bytes()
+    saved("model")
+    for command in (fit("data.csv", "-o", "./data.csv"), ("predict", "model", "data.csv", "-o", "data.csv")):
+        code, _, err = call(*command)
+        assert (code, "data.csv is the file that is read: give the output another name" in err) == (1, True)
+    assert (here / "data.csv").read_bytes() == before
+
+
+def test_empty_lines_of_a_single_column_have_no_value(here, extra, call):
+    saved("model", names=("x",))
+    (here / "data.csv").write_text("x\n1\n\n3\n")
+    code, _, err = call("predict", "model", "data.csv")
+    assert (code, "'x' (no value in data row 2)" in err) == (1, True)
+
+
+def test_encoded_numbers_are_numbers(here, extra, call):
+    pa = pytest.importorskip("pyarrow")
+    X = inputs(30, 2).round(1)
+    model = saved("model")
+    columns = {"x": pa.array(X[:, 0]).dictionary_encode(), "y": pa.array(X[:, 1])}
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table(columns), "data.parquet")
+    code, out, _ = call("predict", "model", "data.parquet")
+    assert code == 0
+    np.testing.assert_allclose(read_csv(out)[2], model.predict_proba(X), rtol=0, atol=1e-15)
 
 
 def test_what_is_not_installed_is_named(here, extra):

@@ -19,7 +19,7 @@ import numpy as np
 from .._model import load
 from .._typing import Array
 from ..estimator import SoftmaxRegression
-from . import check_folder
+from . import check_output
 from .text import field
 
 SHADES = " .:-=+*%@"  # of two grey values each
@@ -29,7 +29,7 @@ LIKELY = 3  # classes beside an image
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Train, train on pixels in other units, save, load, predict."""
     if options.output:
-        check_folder(options.output)
+        check_output(options.output)
     with files("csoftmax").joinpath("digits.npz").open("rb") as file, np.load(file) as data:
         X, y = data["X"].astype(np.float64), data["y"]
     rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from .._model import load
-from . import check_folder
+from . import check_output
 
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -16,7 +16,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     model = load(options.model)
     written = {}
     if options.onnx is not None:
-        check_folder(options.onnx)
+        check_output(options.onnx, options.model)
         to_onnx(model, options.onnx)
         written["onnx"] = options.onnx
     if options.c is not None:

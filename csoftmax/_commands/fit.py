@@ -12,7 +12,7 @@ from .._predictor import Predictor
 from .._typing import Array, Rows
 from ..cv import SoftmaxRegressionCV
 from ..estimator import SoftmaxRegression
-from . import check_folder, tables
+from . import check_output, tables
 from .text import shortened
 
 MANY = 20  # classes, which are not listed one by one any more
@@ -20,7 +20,7 @@ MANY = 20  # classes, which are not listed one by one any more
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Measure a model on rows that are held out, and write one that is fitted to all rows."""
-    check_folder(options.output)
+    check_output(options.output, options.data)
     X, y, names = _training_data(options)
     C = None if options.cv else options.C
     measured = None

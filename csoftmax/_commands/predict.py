@@ -10,7 +10,7 @@ from tqdm import tqdm
 from .._model import load
 from .._predictor import Predictor
 from .._typing import Array, DType, Rows
-from . import tables
+from . import check_output, tables
 from .text import some
 
 
@@ -21,6 +21,8 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise argparse.ArgumentError(None, "--json needs -o OUT, as the predictions take the standard output")
     model = load(options.model)
     kind = tables.format_of(options.output, tables.WRITTEN)
+    if not piped:
+        check_output(options.output, options.data)
     with tables.opened(options.data) as file:
         batches, ignored = _features(file, options, model)
         source = tables.called(options.data)

@@ -22,7 +22,6 @@ from pyarrow import parquet
 
 from .._model import whole_file
 from .._typing import Array, DType
-from . import check_folder
 from .text import LISTED, shortened, some
 
 FORMATS = {
@@ -35,6 +34,7 @@ WRITTEN = ("csv", "parquet", "arrow")
 BATCH = 2**16  # rows
 BLOCK = 2**22  # bytes of text
 LONGEST = 2**26  # bytes of a record
+EXACT = 2**53  # whole numbers below have their own float64
 
 
 class Table(NamedTuple):
@@ -160,27 +160,31 @@ def _records(file: Any, head: bytes) -> Iterator[bytes]:
 
     Arrow's own streams read ahead in a thread, which an interrupt would have to wait for.
     """
-    rest = head
+    rest, seen, quotes = bytearray(head), 0, 0  # quotation marks up to where they were counted
     while part := file.read1(BLOCK):
         rest += part
-        end = rest.rfind(b"\n") + 1
-        quotes = rest.count(b'"', 0, end)
-        while quotes % 2:
-            start = rest.rfind(b"\n", 0, end - 1) + 1
-            quotes -= rest.count(b'"', start, end)
-            end = start
-        if end > 0:
-            yield rest[:end]
-            rest = rest[end:]
-        elif len(rest) > LONGEST:
+        last = rest.rfind(b"\n", seen) + 1
+        if last > 0:
+            quotes += rest.count(b'"', seen, last)
+            end, before = last, quotes
+            while before % 2 and end > seen:
+                start = max(rest.rfind(b"\n", seen, end - 1) + 1, seen)
+                before -= rest.count(b'"', start, end)
+                end = start
+            seen = last
+            if end > 0 and before % 2 == 0:
+                yield bytes(rest[:end])
+                del rest[:end]
+                seen, quotes = last - end, quotes - before
+        if len(rest) > LONGEST:
             raise ValueError(f"no end of a record within {LONGEST} bytes, from the line {_first_line(rest)} on")
-    if rest.count(b'"') % 2:
+    if (quotes + rest.count(b'"', seen)) % 2:
         raise ValueError(f"a quotation mark is not closed, in the line {_first_line(rest)} or after it")
     if rest:
-        yield rest
+        yield bytes(rest)
 
 
-def _first_line(text: bytes) -> str:
+def _first_line(text: bytearray) -> str:
     return _shown(text.partition(b"\n")[0][:100].decode(errors="replace"))
 
 
@@ -194,7 +198,12 @@ def _parsed(block: bytes, names: list[str], delimiter: str, convert: Any, n: int
 
     # In threads it would be no faster, and not know the number of a row.
     read = arrow_csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names)
-    parse = arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep)
+    parse = arrow_csv.ParseOptions(
+        delimiter=delimiter,
+        newlines_in_values=True,
+        invalid_row_handler=keep,
+        ignore_empty_lines=len(names) > 1,  # of one column they have no value
+    )
     try:
         return arrow_csv.read_csv(pa.BufferReader(block), read, parse, convert)
     except pa.ArrowInvalid as error:
@@ -224,6 +233,8 @@ def _fill(out: Array, column: Any, is_text: bool) -> tuple[int, str] | None:
     """Write a column of numbers; otherwise the first row that is none, and what it holds."""
     if column.null_count:
         return int(column.is_null().to_numpy(zero_copy_only=False).argmax()), "no value"
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
     values = column
     if is_text:
@@ -277,12 +288,15 @@ def labels(chunks: list[Any], is_text: bool, name: str) -> Array:
     encoded = column.dictionary_encode()
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
     classes = _classes(encoded.chunk(0).dictionary, is_text, name)
-    if classes.dtype.kind == "f" and not np.all(whole := classes == np.floor(classes)):
-        row = int(np.argmin(whole[codes]))
-        raise ValueError(
-            f"the target {name!r} is {classes[codes[row]]} in data row {row + 1}: expected classes, that is text, "
-            f"bools or whole numbers; a continuous target needs a regression model"
-        )
+    if classes.dtype.kind == "f":
+        whole = (classes == np.floor(classes)) & (np.abs(classes) < EXACT)
+        if not whole.all():
+            row = int(np.argmin(whole[codes]))
+            raise ValueError(
+                f"the target {name!r} is {classes[codes[row]]} in data row {row + 1}: expected classes, that is text, "
+                f"bools or whole numbers; a continuous target needs a regression model"
+            )
+        classes = classes.astype(np.int64)
     y: Array = classes[codes]
     return y
 
@@ -294,7 +308,10 @@ def _classes(values: Any, is_text: bool, name: str) -> Array:
                 read = values.cast(kind)
             except pa.ArrowInvalid:
                 continue
-            # What is written otherwise than integers and bools are, such as 007, is a name.
+            # What is written otherwise than integers and bools are, such as 007, is a name; so is an integer that a
+            # float would round.
+            if kind == pa.float64() and np.abs(read.to_numpy(zero_copy_only=False)).max(initial=0) >= EXACT:
+                break
             if kind == pa.float64() or read.cast(pa.string()).equals(pc.utf8_lower(values)):
                 return np.asarray(read.to_numpy(zero_copy_only=False))
             break
@@ -349,7 +366,6 @@ def _looks_like_data(name: str) -> bool:
 @contextmanager
 def writing(path: str, kind: str, classes: Array, dtype: DType) -> Iterator[Callable[[Array, Array], None]]:
     """A function that writes labels (n,) and probabilities (n, K) as rows; a file appears when it is complete."""
-    check_folder(path)
     text = classes.dtype.kind == "U"
     kinds = [pa.string() if text else pa.from_numpy_dtype(classes.dtype), *[pa.from_numpy_dtype(dtype)] * len(classes)]
     names = ["label", *(f"p_{label}" for label in classes.tolist())]
