@@ -1,0 +1,84 @@
+"""The pool of threads: every item once, errors after the items under way, and nothing that an interrupt can lock up."""
+
+import _thread
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from csoftmax._threads import run
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("n_items", [0, 1, 2, 100])
+def test_every_item_is_taken_once(n_items, n_threads):
+    taken, workers = [], set()
+
+    def task(item, worker):
+        taken.append(item)
+        workers.add(worker)
+        time.sleep(1e-4)
+
+    run(task, n_items, n_threads)
+    assert sorted(taken) == list(range(n_items))
+    assert workers <= set(range(max(1, min(n_items, n_threads))))
+
+
+@pytest.mark.parametrize("where", ["the caller", "a helper"])
+def test_an_error_ends_the_run_after_the_items_under_way(where):
+    both, began, ended = threading.Barrier(2), [], []
+
+    def task(item, worker):
+        began.append(item)
+        both.wait(10)
+        if (worker == 0) == (where == "the caller"):
+            raise ValueError(f"item {item}")
+        time.sleep(0.05)
+        ended.append(item)
+
+    with pytest.raises(ValueError, match="item"):
+        run(task, 100, 2)
+    assert len(began) == 2
+    assert len(ended) == 1
+
+
+def test_runs_within_runs_do_not_wait_for_each_other():
+    count = []
+    run(lambda item, worker: run(lambda *inner: count.append(inner), 5, 4), 20, 4)
+    assert len(count) == 100
+
+
+def interrupts():
+    """Runs that are interrupted wherever they are; the last one is left in peace."""
+    rng, n_interrupted = random.Random(0), 0
+
+    def interrupt(wait):
+        time.sleep(wait)
+        _thread.interrupt_main()
+
+    for _ in range(400):
+        timer = threading.Thread(target=interrupt, args=(rng.random() * 4e-4,))
+        try:
+            timer.start()
+            while True:
+                run(lambda item, worker: sum(range(50)), 8, 4)
+        except KeyboardInterrupt:
+            n_interrupted += 1
+        try:
+            timer.join()
+        except KeyboardInterrupt:
+            n_interrupted += 1
+    done = []
+    run(lambda item, worker: done.append(item), 8, 4)
+    print(n_interrupted, sorted(done))
+
+
+def test_interrupts_at_any_moment_lock_nothing():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from test_threads import interrupts; interrupts()"
+    folder = __file__.rpartition("test_threads")[0]
+    command = [sys.executable, "-P", "-c", code, folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "400 [0, 1, 2, 3, 4, 5, 6, 7]\n"
