@@ -9,7 +9,7 @@
     case COLUMNS: FUNCTION(1, COLUMNS, __VA_ARGS__); break;                                                          \
     case 16 + COLUMNS: FUNCTION(2, COLUMNS, __VA_ARGS__); break;
 #define FOR_COLUMNS_ACROSS(...)                                                                                      \
-    switch (16 * two + columns) {                                                                                  \
+    switch (16 * two + columns) {                                                                                    \
         CASE_ACROSS(9, __VA_ARGS__)                                                                                  \
         CASE_ACROSS(10, __VA_ARGS__)                                                                                 \
         CASE_ACROSS(11, __VA_ARGS__)                                                                                 \
