@@ -85,7 +85,7 @@ cdef void block_logits(const Rows *X, Py_ssize_t start, Py_ssize_t rows, Py_ssiz
                               row_stride, column_stride)
     elif w.tiled:
         kernels.tile_logits(rows, X.d, w.n_columns, x, packed, z, row_stride, column_stride,
-                            x if class_major else next_rows(x, X.d, start, rows, stop))
+                            next_rows(x, X.d, start, rows, stop), class_major)
     elif class_major:
         for k in range(w.n_columns):
             for i in range(rows):
@@ -323,8 +323,9 @@ cdef void chunk_loss_gradient(const Rows *X, const int *y, const floating *weigh
         if X.indices != NULL:
             kernels.sparse_gradient(rows, w.n_columns, values, X.indices, X.indptr, X.wide, i, z, block, gradient)
         elif w.tiled:
-            # The gradient finds its rows in the cache: memory is free to bring those of the next block.
-            kernels.tile_gradient(rows, X.d, w.n_columns, x, z, block, gradient, next_rows(x, X.d, i, rows, stop))
+            # Logits fetch the first half of the next block, the gradient the second.
+            kernels.tile_gradient(rows, X.d, w.n_columns, x, z, block, gradient,
+                                  next_rows(x, X.d, i, rows, stop) + rows * X.d // 2, True)
         else:
             gemm(False, False, w.n_columns, X.d, rows, z, block, x, X.d, <floating>1, gradient, X.d)
         kernels.class_sums(rows, w.n_columns, z, block, by_intercept)

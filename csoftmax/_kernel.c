@@ -26,6 +26,13 @@
 #endif
 #endif
 
+/* Has a vector loaded once, where the compiler would read it from memory for each use. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#define KEEP(vector) __asm__("" : "+v"(vector))
+#else
+#define KEEP(vector) ((void)0)
+#endif
+
 /* Masks of __builtin_shufflevector over two columns of a tile: their values interleaved, or what is interleaved apart. */
 #if defined(__has_builtin)
 #define HAS_SHUFFLE __has_builtin(__builtin_shufflevector)

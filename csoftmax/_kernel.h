@@ -42,17 +42,18 @@ typedef struct {
     /* sums[k] += sum over rows of class-major z. */
     void (*class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const void *z, ptrdiff_t ld, void *sums);
     /* The products of a tall X and few columns by register tiles: z = logits, with these strides, and gradient += z X
-     * for class-major z. `packed` and `gradient` hold, for every panel of tile_columns columns, and in it for every group
+     * for class-major z. `packed` and `gradient` hold, for every panel of columns, and in it for every group
      * of `fold` features, the columns, each with these features side by side; after the last panel the intercepts. Columns
      * are padded to a multiple of lanes / fold. Where features do not fill the last group they stand at its end.
-     * tile_fold tells fold, which is 1 if there are several panels.
-     * Rows from `ahead` on are fetched into the cache meanwhile: those that come next, or x itself. */
-    ptrdiff_t tile_columns;
+     * tile_fold tells fold, and tile_panel how many columns a panel has; the last one has what is left.
+     * From `ahead` on as many values as x has, or half of them, are fetched into the cache meanwhile: of the rows that
+     * come next, or x itself. */
     ptrdiff_t (*tile_fold)(ptrdiff_t d, ptrdiff_t n_columns);
+    ptrdiff_t (*tile_panel)(ptrdiff_t d, ptrdiff_t n_columns);
     void (*tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *packed,
-                        void *z, ptrdiff_t row_stride, ptrdiff_t column_stride, const void *ahead);
+                        void *z, ptrdiff_t row_stride, ptrdiff_t column_stride, const void *ahead, int half);
     void (*tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x, const void *z,
-                          ptrdiff_t ld, void *gradient, const void *ahead);
+                          ptrdiff_t ld, void *gradient, const void *ahead, int half);
     /* The same for rows of CSR, from `first` on: values, indices below d in any order, and indptr; indices and indptr
      * are int64_t if wide, else int32_t. `packed` and `gradient` have one feature after the other, columns padded to a
      * multiple of lanes, or a single one not padded. */

@@ -1,60 +1,152 @@
 /* Vectors across the features of several columns; part of _kernel_tiles.h.
  *
- * The sums of a tile of logits stay in registers as ever, here of two rows; those of a gradient do so for all rows of a
- * block, two vectors of features at a time, where a residual is spread:
+ * Columns are taken in groups whose sums fit into the registers: of logits those of two rows, of a gradient those of two
+ * vectors of features, for all rows of a block, where a residual is spread. So no load serves one product only:
  *
+ *    tile[r][k]     += x[r][j ..] * packed[j ..][k]
  *    gradient[j][k] += x[r][j ..] * z[r][k]
+ *
+ * Coefficients of a group and as many features as fit into PIECE_BYTES stay in the first-level cache for ROWS_ACROSS rows.
  */
+#define PIECE_BYTES 20480
+#define ROWS_ACROSS 32
+
 #define CASE_ACROSS(COLUMNS, FUNCTION, ...)                                                                          \
     case COLUMNS: FUNCTION(1, COLUMNS, __VA_ARGS__); break;                                                          \
     case 16 + COLUMNS: FUNCTION(2, COLUMNS, __VA_ARGS__); break;
+#if MOST_ACROSS > 6
+#define MORE_CASES_ACROSS(...)                                                                                       \
+    CASE_ACROSS(7, __VA_ARGS__)                                                                                      \
+    CASE_ACROSS(8, __VA_ARGS__)                                                                                      \
+    CASE_ACROSS(9, __VA_ARGS__)                                                                                      \
+    CASE_ACROSS(10, __VA_ARGS__)                                                                                     \
+    CASE_ACROSS(11, __VA_ARGS__)                                                                                     \
+    CASE_ACROSS(12, __VA_ARGS__)
+#else
+#define MORE_CASES_ACROSS(...)
+#endif
 #define FOR_COLUMNS_ACROSS(...)                                                                                      \
     switch (16 * two + columns) {                                                                                    \
-        CASE_ACROSS(9, __VA_ARGS__)                                                                                  \
-        CASE_ACROSS(10, __VA_ARGS__)                                                                                 \
-        CASE_ACROSS(11, __VA_ARGS__)                                                                                 \
-        CASE_ACROSS(12, __VA_ARGS__)                                                                                 \
+        CASE_ACROSS(2, __VA_ARGS__)                                                                                  \
+        CASE_ACROSS(3, __VA_ARGS__)                                                                                  \
+        CASE_ACROSS(4, __VA_ARGS__)                                                                                  \
+        CASE_ACROSS(5, __VA_ARGS__)                                                                                  \
+        CASE_ACROSS(6, __VA_ARGS__)                                                                                  \
+        MORE_CASES_ACROSS(__VA_ARGS__)                                                                               \
     }
+
+FLATTEN TARGET void NAME(fetch_across)(const REAL *ahead, ptrdiff_t pace)
+{
+    PREFETCH(ahead);
+    if (2 * VECTOR_BYTES > 64)
+        PREFETCH(ahead + pace / 2);
+}
+
+FLATTEN TARGET void NAME(add_across)(const int rows, const int columns, ptrdiff_t d, const REAL *x, const REAL *packed,
+                                     VEC sum[2][MOST_ACROSS])
+{
+    VEC values[2];
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        values[r] = *(const VEC *)(x + r * d);
+        KEEP(values[r]);
+    }
+    UNROLL
+    for (int k = 0; k < columns; k++) {
+        VEC weights = *(const VEC *)(packed + k * LANES);
+        KEEP(weights);
+        UNROLL
+        for (int r = 0; r < rows; r++)
+            sum[r][k] += values[r] * weights;
+    }
+}
+
+/* n features, of which those that do not fill the last vector stand at its end. With `more`, tile has sums to begin with. */
+FLATTEN TARGET void NAME(logits_of_vectors)(const int rows, const int columns, ptrdiff_t n, ptrdiff_t d, int more,
+                                            const REAL *RESTRICT x, const REAL *RESTRICT packed,
+                                            REAL *RESTRICT tile, const REAL *ahead, ptrdiff_t pace)
+{
+    const VEC zero = {0};
+    const REAL *const tail = x + n / LANES * LANES;
+    VEC sum[2][MOST_ACROSS];
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        UNROLL
+        for (int k = 0; k < columns; k++)
+            sum[r][k] = more ? *(const VEC *)(tile + (r * columns + k) * LANES) : zero;
+    for (; x < tail; x += LANES, packed += columns * LANES, ahead += pace) {
+        NAME(fetch_across)(ahead, pace);
+        NAME(add_across)(rows, columns, d, x, packed, sum);
+    }
+    if (n % LANES)
+        NAME(add_across)(rows, columns, d, x + n % LANES - LANES, packed, sum);
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        UNROLL
+        for (int k = 0; k < columns; k++)
+            *(VEC *)(tile + (r * columns + k) * LANES) = sum[r][k];
+}
 
 /* Two rows, or one. */
-NOINLINE TARGET void NAME(logits_of_rows)(int two, ptrdiff_t columns, ptrdiff_t d, const REAL *x, const REAL *packed,
-                                          REAL *out, const REAL *ahead)
+NOINLINE TARGET void NAME(logits_of_rows)(int two, ptrdiff_t columns, ptrdiff_t n, ptrdiff_t d, int more,
+                                          const REAL *x, const REAL *packed, REAL *tile,
+                                          const REAL *ahead, ptrdiff_t pace)
 {
-    FOR_COLUMNS_ACROSS(NAME(logits_of_tile), LANES, 0, d, d, x, packed, out, ahead)
+    FOR_COLUMNS_ACROSS(NAME(logits_of_vectors), n, d, more, x, packed, tile, ahead, pace)
 }
 
-static TARGET void NAME(logits_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t columns, const REAL *x,
+static TARGET void NAME(logits_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const REAL *x,
                                        const REAL *packed, const REAL *intercept, REAL *z, ptrdiff_t row_stride,
-                                       ptrdiff_t column_stride, const REAL *ahead)
+                                       ptrdiff_t column_stride, const REAL *ahead, int half)
 {
-    REAL tile[TILE_ROWS * MOST_ACROSS * LANES];
-    const ptrdiff_t step = columns * LANES;
-    for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
-        rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
-        for (ptrdiff_t r = 0; r < rows; r += 2)
-            NAME(logits_of_rows)(rows > 1, columns, d, x + (i + r) * d, packed, tile + r * step, ahead + (i + r) * d);
-        NAME(tile_to_scores)(rows, columns, LANES, step, tile, intercept, z + i * row_stride, row_stride,
-                             column_stride);
+    REAL tile[ROWS_ACROSS * MOST_ACROSS * LANES];
+    const ptrdiff_t panel = NAME(tile_panel)(d, n_columns), slow = ((n_columns + panel - 1) / panel) << half;
+    const ptrdiff_t piece = PIECE_BYTES / (panel * LANES * (ptrdiff_t)sizeof(REAL)) * LANES;
+    const ptrdiff_t together = d > piece ? ROWS_ACROSS : TILE_ROWS;
+    for (ptrdiff_t first = 0; first < n_columns; first += panel, ahead += n_rows * d / slow) {
+        const ptrdiff_t columns = n_columns - first < panel ? n_columns - first : panel, step = columns * LANES;
+        for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
+            rows = n_rows - i < together ? n_rows - i : together;
+            for (ptrdiff_t j = 0; j < d; j += piece)
+                for (ptrdiff_t r = 0; r < rows; r += 2)
+                    NAME(logits_of_rows)(rows - r > 1, columns, d - j < piece ? d - j : piece, d, j > 0,
+                                         x + (i + r) * d + j, packed + j * columns, tile + r * step,
+                                         ahead + ((i + r) * d + 2 * j) / slow, 2 * LANES / slow);
+            for (ptrdiff_t r = 0; r < rows; r += TILE_ROWS)
+                NAME(tile_to_scores)(rows - r < TILE_ROWS ? rows - r : TILE_ROWS, columns, LANES, step, tile + r * step,
+                                     intercept + first, z + first * column_stride + (i + r) * row_stride, row_stride,
+                                     column_stride);
+        }
+        packed += (d + LANES - 1) / LANES * step;
     }
 }
 
-FLATTEN TARGET void NAME(gradient_of_vectors)(const int vectors, const int columns, ptrdiff_t rows, ptrdiff_t stride,
+FLATTEN TARGET void NAME(gradient_of_vectors)(const int vectors, const int columns, ptrdiff_t rows, ptrdiff_t d,
                                               const REAL *RESTRICT x, const REAL *RESTRICT z, ptrdiff_t ld,
-                                              REAL *RESTRICT gradient, const REAL *ahead)
+                                              REAL *RESTRICT gradient, const REAL *ahead, ptrdiff_t pace)
 {
-    VEC sum[2][MOST_ACROSS];
+    const VEC zero = {0};
+    VEC sum[2][MOST_ACROSS], values[2];
     UNROLL
     for (int v = 0; v < vectors; v++)
         UNROLL
         for (int k = 0; k < columns; k++)
             sum[v][k] = *(const VEC *)(gradient + (v * columns + k) * LANES);
-    for (ptrdiff_t r = 0; r < rows; r++, x += stride, z++, ahead += vectors * LANES) {
-        NAME(fetch)(vectors, LANES, ahead);
+    for (ptrdiff_t r = 0; r < rows; r++, x += d, z++, ahead += pace) {
+        NAME(fetch_across)(ahead, pace);
         UNROLL
-        for (int k = 0; k < columns; k++)
+        for (int v = 0; v < vectors; v++) {
+            values[v] = *(const VEC *)(x + v * LANES);
+            KEEP(values[v]);
+        }
+        UNROLL
+        for (int k = 0; k < columns; k++) {
+            VEC residual = z[k * ld] - zero;
+            KEEP(residual);
             UNROLL
             for (int v = 0; v < vectors; v++)
-                sum[v][k] += *(const VEC *)(x + v * LANES) * z[k * ld];
+                sum[v][k] += values[v] * residual;
+        }
     }
     UNROLL
     for (int v = 0; v < vectors; v++)
@@ -66,21 +158,32 @@ FLATTEN TARGET void NAME(gradient_of_vectors)(const int vectors, const int colum
 /* Two vectors of features, or one. */
 NOINLINE TARGET void NAME(gradient_of_features)(int two, ptrdiff_t columns, ptrdiff_t n_rows, ptrdiff_t d,
                                                 const REAL *x, const REAL *z, ptrdiff_t ld, REAL *gradient,
-                                                const REAL *ahead)
+                                                const REAL *ahead, ptrdiff_t pace)
 {
-    FOR_COLUMNS_ACROSS(NAME(gradient_of_vectors), n_rows, d, x, z, ld, gradient, ahead)
+    FOR_COLUMNS_ACROSS(NAME(gradient_of_vectors), n_rows, d, x, z, ld, gradient, ahead, pace)
 }
 
-static TARGET void NAME(gradient_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t columns, const REAL *x,
-                                         const REAL *z, ptrdiff_t ld, REAL *gradient, const REAL *ahead)
+static TARGET void NAME(gradient_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const REAL *x,
+                                         const REAL *z, ptrdiff_t ld, REAL *gradient, const REAL *ahead,
+                                         int half)
 {
+    const ptrdiff_t panel = NAME(tile_panel)(d, n_columns), slow = ((n_columns + panel - 1) / panel) << half;
     for (ptrdiff_t j = 0, n; j < d; j += n) {
         n = d - j < 2 * LANES ? LANES : 2 * LANES;
         /* The last vector overlaps the one before. */
-        NAME(gradient_of_features)(n > LANES, columns, n_rows, d, x + (d - j < n ? d - n : j), z, ld,
-                                   gradient + j * columns, ahead + j * n_rows);
+        const REAL *some = x + (d - j < n ? d - n : j);
+        REAL *sums = gradient;
+        for (ptrdiff_t first = 0; first < n_columns; first += panel, ahead += n_rows * n / slow) {
+            const ptrdiff_t columns = n_columns - first < panel ? n_columns - first : panel;
+            NAME(gradient_of_features)(n > LANES, columns, n_rows, d, some, z + first * ld, ld, sums + j * columns, ahead,
+                                       n / slow);
+            sums += (d + LANES - 1) / LANES * LANES * columns;
+        }
     }
 }
 
+#undef PIECE_BYTES
+#undef ROWS_ACROSS
 #undef CASE_ACROSS
+#undef MORE_CASES_ACROSS
 #undef FOR_COLUMNS_ACROSS

@@ -340,7 +340,7 @@ static TARGET int NAME(all_finite)(ptrdiff_t n, const void *x_)
 
 static const cs_kernels NAME(table) = {
     NAME(exp), NAME(log), NAME(log1p), NAME(softmax_rows),
-    NAME(log_softmax_rows), NAME(softmax_columns), NAME(residual), NAME(class_sums), TILE_STRIDE, NAME(tile_fold),
+    NAME(log_softmax_rows), NAME(softmax_columns), NAME(residual), NAME(class_sums), NAME(tile_fold), NAME(tile_panel),
     NAME(tile_logits), NAME(tile_gradient), NAME(sparse_logits), NAME(sparse_gradient), NAME(row_logits), NAME(row_softmax), NAME(tile_gram),
     NAME(column_range), NAME(column_spread), NAME(row_lengths), NAME(all_finite), LANES,
 };

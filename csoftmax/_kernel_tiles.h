@@ -52,23 +52,38 @@ typedef REAL NAME(column) __attribute__((vector_size(TILE_ROWS * sizeof(REAL)), 
 #define PAIRS 0
 #endif
 
-/* Whether several columns have fold LANES: where they fill more than half of a vector but not over three quarters, and
- * there are features enough to make up for the sums over lanes. Measured against fold 2, a whole pass over 128 to 2000
- * features: 1.14 to 1.6 times as fast with X in the cache, 1.03 to 1.28 times from memory. With float64 or fewer
- * columns there is no gain from memory. */
-#define ACROSS (VECTOR_BYTES == 64 && !REAL_IS_DOUBLE)
+/* How many features share a vector, if columns stand side by side in it. */
+#define FOLD_BESIDE(n_columns) (PAIRS && (n_columns) <= TILE_STRIDE / 2 ? 2 : 1)
+
+/* Whether several columns have fold LANES: where they would leave a sixth of their vectors empty or, in a single one, too
+ * few sums for a tile, and there are features enough to make up for the sums over lanes.
+ *
+ * Measured against the other tiles, a whole pass, AVX2: 1.1 to 1.5 times as fast with X in the cache, 1.2 to 1.4 times
+ * from memory for 3 to 5 columns. AVX-512, float32 and 9 to 12 columns: 1.14 to 1.6 times, and 1.03 to 1.28 from memory;
+ * with float64 or fewer columns there is no gain from memory. */
+#define ACROSS (SQUARES && VECTOR_BYTES >= 32)
 
 static int NAME(across)(ptrdiff_t d, ptrdiff_t n_columns)
 {
-    return ACROSS && n_columns > LANES / 2 && n_columns <= MOST_ACROSS && d >= 8 * LANES;
+    const ptrdiff_t unit = LANES / FOLD_BESIDE(n_columns), width = (n_columns + unit - 1) / unit * unit;
+    if (!ACROSS || n_columns == 1 || d < 8 * LANES)
+        return 0;
+    if (VECTOR_BYTES == 64)
+        return !REAL_IS_DOUBLE && n_columns > LANES / 2 && n_columns <= MOST_ACROSS;
+    return n_columns <= TILE_STRIDE && (n_columns <= unit || 6 * n_columns <= 5 * width);
 }
 
-/* How many features share a vector. */
 static ptrdiff_t NAME(tile_fold)(ptrdiff_t d, ptrdiff_t n_columns)
 {
-    if (n_columns == 1 || NAME(across)(d, n_columns))
-        return LANES;
-    return PAIRS && n_columns <= TILE_STRIDE / 2 ? 2 : 1;
+    return n_columns == 1 || NAME(across)(d, n_columns) ? LANES : FOLD_BESIDE(n_columns);
+}
+
+/* How many columns stand together: as sums fit into the registers, and of those across features nearly equal numbers. */
+static ptrdiff_t NAME(tile_panel)(ptrdiff_t d, ptrdiff_t n_columns)
+{
+    const ptrdiff_t most = n_columns > 1 && NAME(tile_fold)(d, n_columns) == LANES ? MOST_ACROSS : TILE_STRIDE;
+    const ptrdiff_t panels = (n_columns + most - 1) / most;
+    return most == MOST_ACROSS ? (n_columns + panels - 1) / panels : most;
 }
 
 /* The next `fold` values of x, over and over. */
@@ -110,18 +125,17 @@ FLATTEN TARGET void NAME(fetch)(const int rows, const int fold, const REAL *ahea
 /* With `more`, out has sums to begin with. */
 FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, const int fold, const int more, ptrdiff_t d,
                                          ptrdiff_t stride, const REAL *RESTRICT x, const REAL *RESTRICT packed,
-                                         REAL *RESTRICT out, const REAL *ahead)
+                                         REAL *RESTRICT out, const REAL *ahead, int half)
 {
     const VEC zero = {0};
-    VEC acc[TILE_ROWS][MOST_ACROSS];
-    const ptrdiff_t step = vectors > TILE_VECTORS ? vectors * LANES : TILE_STRIDE;
+    VEC acc[TILE_ROWS][TILE_VECTORS];
     const REAL *const tail = x + d - d % fold;
     UNROLL
     for (int r = 0; r < rows; r++)
         UNROLL
         for (int v = 0; v < vectors; v++)
-            acc[r][v] = more ? *(const VEC *)(out + r * step + v * LANES) : zero;
-    for (; x < tail; x += fold, packed += vectors * LANES, ahead += fold * rows) {
+            acc[r][v] = more ? *(const VEC *)(out + r * TILE_STRIDE + v * LANES) : zero;
+    for (; x < tail; x += fold, packed += vectors * LANES, ahead += fold * rows >> half) {
         NAME(fetch)(rows, fold, ahead);
         UNROLL
         for (int r = 0; r < rows; r++)
@@ -139,12 +153,13 @@ FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, cons
     for (int r = 0; r < rows; r++)
         UNROLL
         for (int v = 0; v < vectors; v++)
-            *(VEC *)(out + r * step + v * LANES) = acc[r][v];
+            *(VEC *)(out + r * TILE_STRIDE + v * LANES) = acc[r][v];
 }
 
 FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, const int fold, ptrdiff_t d,
                                            ptrdiff_t step, ptrdiff_t stride, const REAL *RESTRICT x,
-                                           const REAL *RESTRICT z, REAL *RESTRICT gradient, const REAL *ahead)
+                                           const REAL *RESTRICT z, REAL *RESTRICT gradient, const REAL *ahead,
+                                           int half)
 {
     VEC residual[TILE_ROWS][TILE_VECTORS];
     const REAL *const tail = x + d - d % fold;
@@ -153,7 +168,7 @@ FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, co
         UNROLL
         for (int v = 0; v < vectors; v++)
             residual[r][v] = *(const VEC *)(z + r * TILE_STRIDE + v * LANES);
-    for (; x < tail; x += fold, gradient += step, ahead += fold * rows) {
+    for (; x < tail; x += fold, gradient += step, ahead += fold * rows >> half) {
         NAME(fetch)(rows, fold, ahead);
         UNROLL
         for (int v = 0; v < vectors; v++) {
@@ -199,16 +214,16 @@ FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, co
 
 NOINLINE TARGET void NAME(logits_of_any_tile)(ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t fold, ptrdiff_t d,
                                               ptrdiff_t stride, const REAL *x, const REAL *packed, REAL *out,
-                                              const REAL *ahead)
+                                              const REAL *ahead, int half)
 {
-    FOR_CONSTANT_SIZES(NAME(logits_of_tile), 0, d, stride, x, packed, out, ahead);
+    FOR_CONSTANT_SIZES(NAME(logits_of_tile), 0, d, stride, x, packed, out, ahead, half);
 }
 
 NOINLINE TARGET void NAME(gradient_of_any_tile)(ptrdiff_t rows, ptrdiff_t vectors, ptrdiff_t fold, ptrdiff_t d,
                                                 ptrdiff_t step, ptrdiff_t stride, const REAL *x, const REAL *z,
-                                                REAL *gradient, const REAL *ahead)
+                                                REAL *gradient, const REAL *ahead, int half)
 {
-    FOR_CONSTANT_SIZES(NAME(gradient_of_tile), d, step, stride, x, z, gradient, ahead);
+    FOR_CONSTANT_SIZES(NAME(gradient_of_tile), d, step, stride, x, z, gradient, ahead, half);
 }
 
 #if SQUARES
@@ -322,20 +337,20 @@ static TARGET void NAME(residuals_to_tile)(ptrdiff_t rows, ptrdiff_t columns, pt
 /* A group of rows by a full panel of columns: a piece of it after the other, which stays in the first-level cache for all
  * tiles of the group. */
 NOINLINE TARGET void NAME(logits_of_group)(ptrdiff_t d, const REAL *x, const REAL *packed, REAL *tiles,
-                                           const REAL *ahead)
+                                           const REAL *ahead, int half)
 {
     memset(tiles, 0, sizeof(REAL) * GROUP * TILE_SIZE);
     for (ptrdiff_t j = 0; j < d; j += PIECE)
         for (ptrdiff_t t = 0; t < GROUP; t++)
             NAME(logits_of_tile)(TILE_ROWS, TILE_VECTORS, 1, 1, d - j < PIECE ? d - j : PIECE, d,
                                  x + t * TILE_ROWS * d + j, packed + j * TILE_STRIDE, tiles + t * TILE_SIZE,
-                                 ahead + t * TILE_ROWS * d + j);
+                                 ahead + ((t * d + j) * TILE_ROWS >> half), half);
 }
 
 /* One panel of columns after the other, so that it stays in the cache for all rows of the block. */
 static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x_,
                                      const void *packed_, void *z_, ptrdiff_t row_stride, ptrdiff_t column_stride,
-                                     const void *ahead_)
+                                     const void *ahead_, int half)
 {
     const REAL *x = x_, *packed = packed_, *ahead = ahead_;
     REAL *z = z_;
@@ -345,7 +360,7 @@ static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_
     REAL tiles[GROUP][TILE_SIZE];
 #if ACROSS
     if (NAME(across)(d, n_columns)) {
-        NAME(logits_across)(n_rows, d, n_columns, x, packed, intercept, z, row_stride, column_stride, ahead);
+        NAME(logits_across)(n_rows, d, n_columns, x, packed, intercept, z, row_stride, column_stride, ahead, half);
         return;
     }
 #endif
@@ -358,9 +373,11 @@ static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_
             const ptrdiff_t t = i < grouped ? i / TILE_ROWS % GROUP : 0;
             rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
             if (i >= grouped)
-                NAME(logits_of_any_tile)(rows, vectors, fold, d, d, x + i * d, packed, tiles[0], ahead + i * d);
+                NAME(logits_of_any_tile)(rows, vectors, fold, d, d, x + i * d, packed, tiles[0],
+                                         ahead + (i * d >> half), half);
             else if (t == 0)
-                NAME(logits_of_group)(d, x + i * d, packed, tiles[0], ahead + i * d);
+                NAME(logits_of_group)(d, x + i * d, packed, tiles[0],
+                                         ahead + (i * d >> half), half);
             NAME(tile_to_scores)(rows, columns, fold, TILE_STRIDE, tiles[t], intercept + first,
                                  z + first * column_stride + i * row_stride, row_stride, column_stride);
         }
@@ -368,7 +385,8 @@ static TARGET void NAME(tile_logits)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_
 }
 
 static TARGET void NAME(tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const void *x_,
-                                       const void *z_, ptrdiff_t ld, void *gradient_, const void *ahead_)
+                                       const void *z_, ptrdiff_t ld, void *gradient_, const void *ahead_,
+                                       int half)
 {
     const REAL *x = x_, *z = z_, *ahead = ahead_;
     REAL *gradient = gradient_;
@@ -377,7 +395,7 @@ static TARGET void NAME(tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t 
     REAL tile[TILE_SIZE] = {0};
 #if ACROSS
     if (NAME(across)(d, n_columns)) {
-        NAME(gradient_across)(n_rows, d, n_columns, x, z, ld, gradient, ahead);
+        NAME(gradient_across)(n_rows, d, n_columns, x, z, ld, gradient, ahead, half);
         return;
     }
 #endif
@@ -388,7 +406,7 @@ static TARGET void NAME(tile_gradient)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t 
             rows = n_rows - i < TILE_ROWS ? 1 : TILE_ROWS;
             NAME(residuals_to_tile)(rows, columns, fold, TILE_STRIDE, z + first * ld + i, ld, tile);
             NAME(gradient_of_any_tile)(rows, vectors, fold, d, vectors * LANES, d, x + i * d, tile, gradient,
-                                       ahead + i * d);
+                                       ahead + (i * d >> half), half);
         }
     }
 }
@@ -415,7 +433,7 @@ static TARGET void NAME(tile_gram)(ptrdiff_t n_rows, ptrdiff_t size, const void 
                     row[k] = 0;
             }
             NAME(gradient_of_any_tile)(rows, vectors, 1, size - first, width, size, x + i * size + first, tile,
-                                       out + first * width + first, x + i * size);
+                                       out + first * width + first, x + i * size, 0);
         }
     }
 }

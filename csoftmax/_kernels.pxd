@@ -25,14 +25,14 @@ cdef extern from "_kernel.h" nogil:
             void *scratch) noexcept nogil
         void (*class_sums)(
             Py_ssize_t n_rows, Py_ssize_t n_columns, const void *z, Py_ssize_t ld, void *sums) noexcept nogil
-        Py_ssize_t tile_columns
         Py_ssize_t (*tile_fold)(Py_ssize_t d, Py_ssize_t n_columns) noexcept nogil
+        Py_ssize_t (*tile_panel)(Py_ssize_t d, Py_ssize_t n_columns) noexcept nogil
         void (*tile_logits)(
             Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *packed, void *z,
-            Py_ssize_t row_stride, Py_ssize_t column_stride, const void *ahead) noexcept nogil
+            Py_ssize_t row_stride, Py_ssize_t column_stride, const void *ahead, int half) noexcept nogil
         void (*tile_gradient)(
             Py_ssize_t n_rows, Py_ssize_t d, Py_ssize_t n_columns, const void *x, const void *z, Py_ssize_t ld,
-            void *gradient, const void *ahead) noexcept nogil
+            void *gradient, const void *ahead, int half) noexcept nogil
         void (*sparse_logits)(
             Py_ssize_t n_rows, Py_ssize_t n_columns, const void *values, const void *indices, const void *indptr,
             bint wide, Py_ssize_t first, const void *packed, const void *intercept, void *z, Py_ssize_t row_stride,

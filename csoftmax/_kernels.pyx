@@ -51,7 +51,7 @@ cdef Layout layout_of(Py_ssize_t d, Py_ssize_t n_columns, bint tiled, bint spars
         w.fold = 1
     if tiled or sparse and n_columns > 1:
         w.width = padded(n_columns, kernels.lanes // w.fold)
-    w.panel = kernels.tile_columns if tiled and w.fold == 1 else w.width
+    w.panel = kernels.tile_panel(d, n_columns) if tiled else w.width
     w.size = padded((padded(d, w.fold) + 1) * w.width, ALIGNMENT)
     return w
 

@@ -305,7 +305,7 @@ cdef class Predictor:
         elif left >= 2 * rows:
             ahead += rows * self.n_features * self.itemsize
         self.kernels.tile_logits(rows, self.n_used, self.n_columns, x, self.by_tile, z, row_stride, column_stride,
-                                 ahead)
+                                 ahead, False)
         return good
 
     cdef int _row_logits(self, const void *x, void *z, bint whole) noexcept nogil:
