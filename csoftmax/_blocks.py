@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _validation as gate
+from ._columns import ColumnRanges
 from ._curvature import Sample, StoredRows
 from ._frames import feature_names
 from ._mapped import check_file, n_entries
-from ._passes import PLAIN, ColumnRanges, LossPass, n_bytes
-from ._rows import LocalRows, Scaling
+from ._passes import PLAIN, LossPass, n_bytes
+from ._rows import LocalRows, Scaling, Search
 from ._typing import Array, Codes, DType, Float64, Rows
 
 
@@ -106,18 +107,20 @@ def summaries(blocks: list[Block]) -> list[Summary]:
     return [block.summary for block in blocks]
 
 
-def make_part(blocks: list[Block], classes: Array, factors: Float64, total: float, n_threads: int | None) -> Part:
-    """Rows to learn from; labels that are not among the classes have no weight."""
+def make_part(
+    blocks: list[Block], before: list[int], classes: Array, factors: Float64, total: float, n_threads: int | None
+) -> Part:
+    """Rows to learn from, and how many come before each block; labels that are not among the classes have no weight."""
     n_threads = n_threads or _worker_threads()
     part = Part([])
-    for X, codes, weight, summary in blocks:
+    for (X, codes, weight, summary), first in zip(blocks, before, strict=True):
         number = np.minimum(np.searchsorted(classes, summary.classes), len(classes) - 1)
         known = classes[number] == summary.classes
         if not known.all():
             keep = known[codes]
             X, codes, weight = X[keep], codes[keep], weight[keep]
         weight = weight * factors[number][codes]
-        part.append(LocalRows(X, number.astype(np.int32)[codes], weight, len(classes), n_threads, total))
+        part.append(LocalRows(X, number.astype(np.int32)[codes], weight, len(classes), n_threads, total, first))
     return part
 
 
@@ -167,7 +170,7 @@ OF_PARTS: dict[str, Callable[..., tuple[Any, ...]]] = {"loss_gradient": _loss_gr
 OF_BLOCKS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "column_ranges": LocalRows.column_ranges,
     "column_spread": lambda rows, columns: (rows.column_spread(columns),),
-    "lengths": lambda rows, scaling: ([rows.length(scaling)],),
+    "lengths": lambda rows, search: ([rows.length(search)],),
     "margins": LocalRows.margins,
     "free_hessian": lambda sample, theta: (sample.free_hessian(theta),),
     "blocks": lambda sample, theta: (np.stack(list(sample.blocks(theta))),),
@@ -193,16 +196,18 @@ def combine(what: str, answers: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return COMBINE.get(what, _add)(answers)
 
 
-def sample_part(part: Part, distance: float, starts: list[float], scaling: Scaling) -> list[Sample]:
+def sample_part(part: Part, distance: float, starts: list[float], factor: float, search: Search) -> list[Sample]:
     """The chosen rows of every block, in standardised coordinates."""
-    choices = [rows.choose(distance, start, scaling) for rows, start in zip(part, starts, strict=True)]
-    return [rows.sample_of(choice, scaling, _no_penalty(scaling)) for rows, choice in zip(part, choices, strict=True)]
+    none, scaling = _no_penalty(search.scaling), search.scaling
+    choices = [rows.choose(distance, start, factor, search) for rows, start in zip(part, starts, strict=True)]
+    return [rows.sample_of(choice, scaling, none) for rows, choice in zip(part, choices, strict=True)]
 
 
-def stored_part(part: Part, distance: float, starts: list[float], scaling: Scaling) -> list[StoredRows]:
+def stored_part(part: Part, distance: float, starts: list[float], factor: float, search: Search) -> list[StoredRows]:
     """The chosen rows of every block as they are stored."""
-    choices = [rows.choose(distance, start, scaling) for rows, start in zip(part, starts, strict=True)]
-    return [rows.stored_of(choice, scaling, _no_penalty(scaling)) for rows, choice in zip(part, choices, strict=True)]
+    none, scaling = _no_penalty(search.scaling), search.scaling
+    choices = [rows.choose(distance, start, factor, search) for rows, start in zip(part, starts, strict=True)]
+    return [rows.stored_of(choice, scaling, none) for rows, choice in zip(part, choices, strict=True)]
 
 
 def _no_penalty(scaling: Scaling) -> Float64:

@@ -23,8 +23,9 @@ from dask.delayed import Delayed, delayed
 
 from . import _validation as gate
 from ._blocks import Summary, ask, combine, part_in_float64, sample_part, stored_part, summaries
-from ._passes import PLAIN, ColumnRanges, Standard
-from ._rows import Scaling, TrainingRows
+from ._columns import ColumnRanges, Columns
+from ._passes import PLAIN, Standard
+from ._rows import Scaling, Search, TrainingRows
 from ._typing import Array, Float64
 
 FAN_IN = 4  # answers that one task, or the client, adds up
@@ -287,7 +288,7 @@ class ClusterRows(TrainingRows):
         self.n_features, self.dtype, self.sparse = summary.n_features, summary.dtype, summary.sparse
         self.n_columns, self.total = 1 if len(summary.classes) == 2 else len(summary.classes), total
         self.class_shares, self.least_weight = summary.totals / total, float(summary.lightest.min() / total)
-        self._lengths: Float64 | None = None
+        self._looked: tuple[int, Float64, float] | None = None  # one in so many runs, lengths of blocks, weight
 
     def in_float64(self) -> "ClusterRows":
         summary = self._summary._replace(dtype=np.dtype(np.float64))
@@ -295,9 +296,10 @@ class ClusterRows(TrainingRows):
         return ClusterRows(self._parts.each(part_in_float64), self._numbers, summary, self.total, keep)
 
     def moments(self) -> tuple[Float64, Float64]:
-        columns = ColumnRanges(*self._parts.ask("column_ranges")).measure(self.n_rows)
-        (squares,) = self._parts.ask("column_spread", columns)
-        return columns.mean, columns.deviation(squares)
+        def spread(columns: Columns) -> Float64:
+            return np.asarray(self._parts.ask("column_spread", columns)[0])
+
+        return ColumnRanges(*self._parts.ask("column_ranges")).moments(self.n_rows, spread)
 
     def passes(self) -> "ClusterPass":
         return ClusterPass(self._parts, self.n_columns, self.n_features)
@@ -314,15 +316,20 @@ class ClusterRows(TrainingRows):
 
     def _chosen(self, function: Callable[..., Any], n_rows: int, scaling: Scaling) -> Parts:
         """The rows that `LocalRows.sample` would choose of all, kept where they are."""
-        n_parts, distance, starts = len(self._numbers), 0.0, np.zeros(1 + max(map(max, self._numbers)))
+        n_parts, distance, factor, starts = len(self._numbers), 0.0, 1.0, np.zeros(1 + max(map(max, self._numbers)))
+        search = Search.of(self.n_rows, n_rows, scaling)
         if n_rows < self.n_rows:
-            if self._lengths is None:
-                self._lengths = np.zeros_like(starts)
-                self._lengths[np.concatenate(self._numbers)] = self._parts.ask("lengths", scaling)[0]
-            running = np.cumsum(self._lengths)
-            distance, starts = running[-1] / n_rows, running - self._lengths
+            if self._looked is None or self._looked[0] != search.every:
+                found = np.array(self._parts.ask("lengths", search)[0])
+                lengths = np.zeros_like(starts)
+                lengths[np.concatenate(self._numbers)] = found[:, 0]
+                self._looked = search.every, lengths, float(found[:, 1].sum())
+            _, lengths, weight = self._looked
+            running = np.cumsum(lengths)
+            distance, factor, starts = running[-1] / n_rows, 1 / weight, running - lengths
         of_part = [starts[numbers].tolist() for numbers in self._numbers]
-        return self._parts.each(function, [distance] * n_parts, of_part, [constant(scaling)] * n_parts).kept()
+        rest = [factor] * n_parts, [constant(search)] * n_parts
+        return self._parts.each(function, [distance] * n_parts, of_part, *rest).kept()
 
 
 class ClusterPass:

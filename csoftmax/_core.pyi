@@ -116,7 +116,15 @@ def scores_csr(
     block: int,
     out: _Array,
 ) -> None: ...
-def column_range(X: _Array, weight: _Array, low: _Float64, high: _Float64, total: _Float64) -> None: ...
+def column_range(
+    X: _Array,
+    weight: _Array,
+    center: _Float64,
+    low: _Float64,
+    high: _Float64,
+    total: _Float64,
+    squares: _Float64,
+) -> None: ...
 def column_spread(X: _Array, weight: _Array, center: _Float64, unit: _Float64, total: _Float64) -> None: ...
 def column_range_csr(
     values: _Array,
@@ -128,6 +136,7 @@ def column_range_csr(
     low: _Float64,
     high: _Float64,
     total: _Float64,
+    squares: _Float64,
     present: _Float64,
     count: npt.NDArray[np.intp],
 ) -> None: ...

@@ -261,6 +261,8 @@ def classes(sample: RowSums, theta: Float64) -> Solve:
     """One block for each class."""
     if len(theta) == 1:
         return _binary(sample, theta)
+    if not theta.any():  # all blocks are the same
+        return gram(sample, theta)
     blocks = iter(sample.blocks(theta))
     return _centred(solver(lambda _: _penalised(next(blocks), sample), np.arange(len(theta)), theta.shape[1]))
 

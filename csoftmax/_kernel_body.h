@@ -249,33 +249,37 @@ static TARGET void NAME(class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const
 #define ROWS_AT_ONCE 8
 
 FLATTEN TARGET void NAME(range_of_rows)(const int rows, ptrdiff_t d, const REAL *RESTRICT x,
-                                        const REAL *RESTRICT weight, double *RESTRICT low, double *RESTRICT high,
-                                        double *RESTRICT sum)
+                                        const REAL *RESTRICT weight, const double *RESTRICT center,
+                                        double *RESTRICT low, double *RESTRICT high, double *RESTRICT sum,
+                                        double *RESTRICT squares)
 {
     for (ptrdiff_t j = 0; j < d; j++) {
-        double least = low[j], most = high[j], total = sum[j];
+        const double middle = center[j];
+        double least = low[j], most = high[j], total = sum[j], square = squares[j];
         UNROLL
         for (int r = 0; r < rows; r++) {
-            const double value = x[r * d + j];
+            const double value = x[r * d + j], deviation = value - middle, weighted = weight[r] * deviation;
             least = value < least ? value : least;
             most = value > most ? value : most;
-            total += weight[r] * value;
+            total += weighted;
+            square += weighted * deviation;
         }
         low[j] = least;
         high[j] = most;
         sum[j] = total;
+        squares[j] = square;
     }
 }
 
-static TARGET void NAME(column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const void *weight_, double *low,
-                                      double *high, double *sum)
+static TARGET void NAME(column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const void *weight_,
+                                      const double *center, double *low, double *high, double *sum, double *squares)
 {
     const REAL *x = x_, *weight = weight_;
     ptrdiff_t i = 0;
     for (; i + ROWS_AT_ONCE <= n_rows; i += ROWS_AT_ONCE)
-        NAME(range_of_rows)(ROWS_AT_ONCE, d, x + i * d, weight + i, low, high, sum);
+        NAME(range_of_rows)(ROWS_AT_ONCE, d, x + i * d, weight + i, center, low, high, sum, squares);
     for (; i < n_rows; i++)
-        NAME(range_of_rows)(1, d, x + i * d, weight + i, low, high, sum);
+        NAME(range_of_rows)(1, d, x + i * d, weight + i, center, low, high, sum, squares);
 }
 
 FLATTEN TARGET void NAME(spread_of_rows)(const int rows, ptrdiff_t d, const REAL *RESTRICT x,

@@ -6,18 +6,16 @@ the result does not either.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from . import _core, _kernels
-from ._mapped import SUM_ROWS, Mapped, check_file, dense_parts, is_dense, is_mapped, n_entries
+from ._mapped import SUM_ROWS, Mapped, check_file, is_dense, is_mapped, n_entries
 from ._threads import CHUNK_WORK, THREADED_WORK, run
 from ._typing import Array, Codes, DType, Float64, Layout, Places, Rows
-from ._validation import check_finite
 
 TILE_CHUNK = 64  # rows of a chunk at least: each has a gradient to be added up
 # The gradient of a block finds its rows in the cache; blocks are longer where all coefficients are read for each.
@@ -327,118 +325,3 @@ def scores(
 
     run(chunks, plan.n_chunks // together, workers)
     return out
-
-
-class Columns(NamedTuple):
-    """Of each column the mean, the unit that deviations are measured in, how many reach furthest, and absent weight."""
-
-    mean: Float64
-    unit: Float64
-    reach: Float64
-    absent: Float64
-
-    def deviation(self, squares: Float64) -> Float64:
-        """Standard deviation, from what `column_spread` found; 0 where values differ by rounding error alone."""
-        spread = squares + self.absent * (self.mean * self.unit) ** 2
-        return np.where(self.unit == 0, 0.0, self.reach * np.sqrt(spread))
-
-
-class ColumnRanges(NamedTuple):
-    """Of each column the least and the largest entry, the weighted sum, and weight and number of rows that have one."""
-
-    low: Float64
-    high: Float64
-    total: Float64
-    present: Float64
-    n_rows: npt.NDArray[np.intp]
-
-    @classmethod
-    def join(cls, parts: Iterable[tuple[Array, ...]]) -> "ColumnRanges":
-        """Those of all rows, from those of some."""
-        low, high, *sums = zip(*parts, strict=True)
-        return cls(np.min(low, axis=0), np.max(high, axis=0), *(np.sum(each, axis=0) for each in sums))
-
-    def measure(self, n_rows: int) -> Columns:
-        """What the second sweep needs; weights add up to 1.
-
-        Deviations are squared in units of the column's own range, so columns of size 1e-150 or 1e150 are measured as
-        well as any.
-        """
-        low, high = self.low.copy(), self.high.copy()
-        absent = np.zeros(len(low))  # the weight of rows that have no entry: there the value is zero
-        incomplete = self.n_rows < n_rows
-        absent[incomplete] = np.clip(1 - self.present[incomplete], 0, 1)
-        low[incomplete] = np.minimum(low[incomplete], 0)
-        high[incomplete] = np.maximum(high[incomplete], 0)
-        mean = np.clip(self.total, low, high)
-        reach = np.maximum(high - mean, mean - low)
-        constant = reach <= 4 * np.finfo(np.float64).eps * np.maximum(abs(low), abs(high))
-        unit = np.where(constant, 0.0, 1 / np.where(constant, 1.0, reach))
-        return Columns(mean, unit, reach, absent)
-
-
-def column_ranges(X: Rows, weight: Array, n_threads: int) -> ColumnRanges:
-    """One sweep over X."""
-    bounds, workers = _column_chunks(X, n_threads)
-    shape = len(bounds), X.shape[1]
-    low, high, total = np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape)
-    present, count = np.zeros(shape), np.zeros(shape, np.intp)
-
-    def part(item: int, worker: int) -> None:
-        start, stop = bounds[item]
-        if is_dense(X):
-            for rows, values in dense_parts(X, start, stop):
-                _core.column_range(values, weight[rows], low[item], high[item], total[item])
-            count[item] = stop - start
-        else:
-            check_file(X, start, stop)
-            found = low[item], high[item], total[item], present[item], count[item]
-            _core.column_range_csr(X.data, X.indices, X.indptr, weight, start, stop, *found)
-
-    run(part, len(bounds), workers)
-    if not np.isfinite(total).all():
-        check_finite(X, "X", n_threads)  # of a mapped X nobody has looked yet
-    return ColumnRanges.join(zip(low, high, total, present, count, strict=True))
-
-
-def column_spread(X: Rows, weight: Array, columns: Columns, n_threads: int) -> Float64:
-    """Weighted sum of the squared deviations of each column, in its unit: another sweep."""
-    bounds, workers = _column_chunks(X, n_threads)
-    squares = np.zeros((len(bounds), X.shape[1]))
-
-    def part(item: int, worker: int) -> None:
-        start, stop = bounds[item]
-        if is_dense(X):
-            for rows, values in dense_parts(X, start, stop):
-                _core.column_spread(values, weight[rows], columns.mean, columns.unit, squares[item])
-        else:
-            check_file(X, start, stop)
-            entries = X.data, X.indices, X.indptr, weight
-            _core.column_spread_csr(*entries, start, stop, columns.mean, columns.unit, squares[item])
-
-    run(part, len(bounds), workers)
-    return np.asarray(squares.sum(axis=0))
-
-
-def _column_chunks(X: Rows, n_threads: int) -> tuple[list[tuple[int, int]], int]:
-    """Chunks of rows, and how many threads share them."""
-    n, plan = X.shape[0], Plan.of(X, 1)
-    n_chunks = plan.n_chunks
-    if not is_dense(X):  # what is added up for a chunk is as long as its entries, or twice
-        n_chunks = min(n_chunks, max(2, n_entries(X) // (4 * X.shape[1])))
-    chunk = -(-max(n, 1) // n_chunks)
-    bounds = [(start, min(start + chunk, n)) for start in range(0, max(n, 1), chunk)]
-    return bounds, n_threads if plan.threaded else 1
-
-
-def row_lengths(X: "Array | Mapped", center: Float64, unit: Float64, n_threads: int) -> Float64:
-    """Squared length of each row, centred and in these units."""
-    plan, lengths = Plan.of(X, 1), np.empty(len(X))
-
-    def chunk(item: int, worker: int) -> None:
-        start = item * plan.chunk
-        for rows, part in dense_parts(X, start, min(start + plan.chunk, len(X))):
-            _core.row_lengths(part, center, unit, lengths[rows])
-
-    run(chunk, plan.n_chunks, n_threads if plan.threaded else 1)
-    return lengths

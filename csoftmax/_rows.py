@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._columns import ColumnRanges, Columns, column_ranges, column_spread, row_lengths
 from ._curvature import RowSums, Sample, StoredRows, StoredSums
 from ._mapped import Mapped, is_dense, is_mapped, n_entries, readable
-from ._passes import ColumnRanges, Columns, LossPass, Passes, column_ranges, column_spread, n_bytes, row_lengths
+from ._passes import LossPass, Passes, n_bytes
 from ._typing import Codes, DType, Float64, Places, Rows
 from ._validation import require_memory
 
@@ -30,6 +31,33 @@ class Scaling(NamedTuple):
 
 
 Choice = tuple[Places, Float64]  # numbers of rows in their order, and their weights
+
+# Rows side by side that are looked at, at least so many for each that is chosen, and so many in all.
+RUN, SPARE, LOOKED = 256, 32, 2**17
+
+
+class Search(NamedTuple):
+    """Where rows are looked for that are to be chosen by length: in one of so many runs, in these coordinates."""
+
+    scaling: Scaling
+    every: int
+
+    @classmethod
+    def of(cls, n_rows: int, wanted: int, scaling: Scaling) -> "Search":
+        """A search for so many of n_rows."""
+        return cls(scaling, max(1, n_rows // max(SPARE * wanted, LOOKED)))
+
+    def runs(self, n_rows: int, before: int) -> list[slice]:
+        """The runs among n_rows rows that come after some others."""
+        if self.every == 1:
+            return [slice(start, min(start + 4096, n_rows)) for start in range(0, n_rows, 4096)]
+        period = self.every * RUN
+        starts = range(-(before % period), n_rows, period)
+        return [slice(max(start, 0), min(start + RUN, n_rows)) for start in starts if start + RUN > 0]
+
+    def equals(self, other: "Search") -> bool:
+        """Whether the same rows are looked at in the same way."""
+        return self.every == other.every and self.scaling.equals(other.scaling)
 
 
 class TrainingRows(ABC):
@@ -79,14 +107,23 @@ class LocalRows(TrainingRows):
     n_threads : int
     total : float, optional
         Sum of the weights of all rows, if there are more than these.
+    before : int
+        How many of them come before these.
     """
 
     keeps_scores = True
 
     def __init__(
-        self, X: Rows, y: Codes, sample_weight: Float64, n_classes: int, n_threads: int, total: float | None = None
+        self,
+        X: Rows,
+        y: Codes,
+        sample_weight: Float64,
+        n_classes: int,
+        n_threads: int,
+        total: float | None = None,
+        before: int = 0,
     ) -> None:
-        self.X, self.y, self.n_threads = X, y, n_threads
+        self.X, self.y, self.n_threads, self.before = X, y, n_threads, before
         self.total = float(sample_weight.sum()) if total is None else total
         self.weight = (sample_weight / self.total).astype(X.dtype)
         self.n_rows, self.n_features = X.shape
@@ -94,7 +131,7 @@ class LocalRows(TrainingRows):
         self.n_entries, self.dtype, self.sparse, self.elsewhere = n_entries(X), X.dtype, not is_dense(X), is_mapped(X)
         self.class_shares: Float64 = np.bincount(y, weights=self.weight, minlength=n_classes).astype(float)
         self.least_weight = float(self.weight.min(initial=np.inf))
-        self._measured: tuple[Scaling, Float64] | None = None
+        self._measured: tuple[Search, Places, Float64] | None = None
 
     def __sizeof__(self) -> int:
         """Of the data as well: Dask weighs with it whether to move them."""
@@ -106,24 +143,22 @@ class LocalRows(TrainingRows):
             require_memory(
                 8 * self.n_entries, f"a float64 copy of X, shape {self.X.shape}, whose columns lie far from zero,"
             )
-        weight = self.weight.astype(np.float64)
-        return LocalRows(
-            self.X.astype(np.float64), self.y, weight * self.total, len(self.class_shares), self.n_threads, self.total
-        )
+        weight = self.weight.astype(np.float64) * self.total
+        rest = len(self.class_shares), self.n_threads, self.total, self.before
+        return LocalRows(self.X.astype(np.float64), self.y, weight, *rest)
 
     # ---- sums -----------------------------------------------------------------------------------------------------
 
     def moments(self) -> tuple[Float64, Float64]:
         """Weighted mean and standard deviation of each column."""
-        columns = self.column_ranges().measure(self.n_rows)
-        return columns.mean, columns.deviation(self.column_spread(columns))
+        return self.column_ranges().moments(self.n_rows, self.column_spread)
 
     def column_ranges(self) -> ColumnRanges:
-        """The first sweep that moments need."""
+        """What moments are made of."""
         return column_ranges(self.X, self.weight, self.n_threads)
 
     def column_spread(self, columns: Columns) -> Float64:
-        """The second one."""
+        """A second sweep for them, where one is not enough."""
         return column_spread(self.X, self.weight, columns, self.n_threads)
 
     def passes(self, like: LossPass | None = None) -> LossPass:
@@ -154,7 +189,8 @@ class LocalRows(TrainingRows):
         Row i has a share w_i ||z_i||^2 of the total length. Points at equal distances along the running total choose
         it as often as they fall into that share, and its weight makes up for it. So rare features, which make long
         rows, are seen, and a row of weight 2 counts as the row twice. (Drineas, Kannan and Mahoney 2006,
-        doi:10.1137/S0097539704442684, draw such rows at random.)
+        doi:10.1137/S0097539704442684, draw such rows at random.) Where few of very many rows are wanted, only some runs
+        of rows are looked at, by their numbers: to read all would take as long as a pass.
         """
         return self.sample_of(self._choose(n_rows, scaling), scaling, penalty)
 
@@ -179,51 +215,48 @@ class LocalRows(TrainingRows):
         X = self.X if len(chosen) == self.n_rows else readable(self.X, chosen)
         return StoredRows(X, weight, scaling.center, scaling.unit, penalty, scaling.fit_intercept, self.n_threads)
 
-    def length(self, scaling: Scaling) -> float:
-        """Total length of these rows, their share of the points; `choose`, which comes next, need not measure again."""
-        self._measured = scaling, self._lengths(scaling)
-        return float(self._running(self._measured[1])[-1]) if self.n_rows else 0.0
+    def length(self, search: Search) -> tuple[float, float]:
+        """Total length, the share of the points, and weight of the rows that are looked at.
 
-    def choose(self, distance: float, start: float, scaling: Scaling) -> Choice:
-        """The rows at points of this distance, where rows elsewhere before these have a length of `start`; 0 is all."""
+        `choose`, which comes next, need not measure again.
+        """
+        self._measured = search, *self._look(search)
+        _, places, lengths = self._measured
+        return float(lengths @ self.weight[places]), float(self.weight[places].sum(dtype=np.float64))
+
+    def choose(self, distance: float, start: float, factor: float, search: Search) -> Choice:
+        """The rows at points of this distance, where rows elsewhere before these have a length of `start`; 0 is all.
+
+        Their weights are multiplied by a factor.
+        """
         if distance == 0:
             return np.arange(self.n_rows), self.weight.astype(np.float64)
-        if self._measured is not None and self._measured[0].equals(scaling):
-            lengths = self._measured[1]
+        if self._measured is not None and self._measured[0].equals(search):
+            places, lengths = self._measured[1:]
         else:
-            lengths = self._lengths(scaling)
-        running = self._running(lengths)
+            places, lengths = self._look(search)
+        running = lengths * self.weight[places]
+        np.cumsum(running, out=running)
         running += start
-        return _hit(running, lengths, distance, start)
+        hit, weight = _hit(running, lengths, distance, start)
+        return places[hit], weight * factor
 
     def _choose(self, n_rows: int, scaling: Scaling) -> Choice:
+        search = Search.of(self.n_rows, n_rows, scaling)
         if n_rows >= self.n_rows:
-            return self.choose(0, 0, scaling)
-        lengths = self._lengths(scaling)
-        running = self._running(lengths)
-        return _hit(running, lengths, float(running[-1]) / n_rows, 0.0)
+            return self.choose(0, 0, 1, search)
+        length, weight = self.length(search)
+        choice = self.choose(length / n_rows, 0, 1 / weight, search)
+        self._measured = None
+        return choice
 
-    def _running(self, lengths: Float64) -> Float64:
-        running: Float64 = lengths * self.weight
-        np.cumsum(running, out=running)
-        return running
-
-    def _lengths(self, scaling: Scaling) -> Float64:
-        """Squared length of each row in standardised coordinates, with that of an intercept."""
-        center, unit, _ = scaling
-        if is_dense(self.X):
-            lengths = row_lengths(self.X, center, unit, self.n_threads)
-            lengths += 1
-            return lengths
-        length = np.empty(self.n_rows)
-        # Of the entries, against that of a row without any.
-        empty = center * unit
-        for start in range(0, self.n_rows, 4096):
-            part = readable(self.X, slice(start, start + 4096))
-            change = ((part.data - center[part.indices]) * unit[part.indices]) ** 2
-            running = np.append(0.0, np.cumsum(change - empty[part.indices] ** 2))
-            length[start : start + 4096] = np.diff(running[part.indptr])
-        return np.maximum(length + float(empty @ empty), 0.0) + 1
+    def _look(self, search: Search) -> tuple[Places, Float64]:
+        """Rows, and their squared lengths in standardised coordinates, with that of an intercept."""
+        runs = search.runs(self.n_rows, self.before)
+        lengths = row_lengths(self.X, search.scaling.center, search.scaling.unit, runs, self.n_threads)
+        lengths += 1
+        places = [np.arange(rows.start, rows.stop) for rows in runs]
+        return np.concatenate([np.zeros(0, np.intp), *places]), lengths
 
 
 def _hit(running: Float64, lengths: Float64, distance: float, start: float) -> Choice:

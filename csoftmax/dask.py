@@ -137,7 +137,9 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         settings = cluster.constant(whole.classes), cluster.constant(factors), total
         each = self.n_threads if keep or self.n_threads is not None else 1
         numbers, homes = [numbers for numbers, _ in used], [workers for _, workers in used]
-        of_part = [([blocks[i] for i in some], *settings, each) for some in numbers]
+        known = [int(each.counts[np.isin(each.classes, whole.classes)].sum()) for each in summaries]
+        before = np.cumsum([0, *known]).tolist()
+        of_part = [([blocks[i] for i in some], [before[i] for i in some], *settings, each) for some in numbers]
         parts = Parts(cluster.tasks(on_workers.make_part, of_part, homes), homes)
         rows = ClusterRows(parts, numbers, whole, total, keep)
         return _ClusterData(rows, whole.classes, whole.names)

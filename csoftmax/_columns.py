@@ -1,0 +1,163 @@
+"""Means and deviations of the columns of X, and lengths of its rows: sweeps over X, cut into chunks as passes are."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from ._mapped import check_file, dense_parts, is_dense, n_entries, readable
+from ._passes import Plan
+from ._threads import run
+from ._typing import Array, Float64, Rows
+from ._validation import check_finite
+
+# Share of the squares about a first guess of the mean that must be left about the mean itself: ten digits are right then.
+LEFT = 1e-6
+LEAST_SQUARE = 1e-280  # smaller ones have lost digits to underflow
+
+
+class Columns(NamedTuple):
+    """Of each column the mean, the unit that deviations are measured in, how many reach furthest, and absent weight."""
+
+    mean: Float64
+    unit: Float64
+    reach: Float64
+    absent: Float64
+
+    def deviation(self, squares: Float64) -> Float64:
+        """Standard deviation, from what `column_spread` found; 0 where values differ by rounding error alone."""
+        spread = squares + self.absent * (self.mean * self.unit) ** 2
+        return np.where(self.unit == 0, 0.0, self.reach * np.sqrt(spread))
+
+
+class ColumnRanges(NamedTuple):
+    """Of each column and its entries the least and the largest, the weight of their rows, their mean, the squares of
+    their deviations from it, the squares about guesses that this is what is left of, and their number."""
+
+    low: Float64
+    high: Float64
+    weight: Float64
+    mean: Float64
+    squares: Float64
+    guessed: Float64
+    n_rows: npt.NDArray[np.intp]
+
+    @classmethod
+    def join(cls, parts: Iterable[tuple[Array, ...]]) -> "ColumnRanges":
+        """Those of all rows, from those of some (Chan, Golub and LeVeque 1983, doi:10.1080/00031305.1983.10483115)."""
+        low, high, weight, means, squares, guessed, n_rows = map(np.stack, zip(*parts, strict=True))
+        total = weight.sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.divide((weight * means).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
+            between = (weight * (means - mean) ** 2).sum(axis=0)
+            sums = squares.sum(axis=0) + between, guessed.sum(axis=0) + between
+        return cls(low.min(axis=0), high.max(axis=0), total, mean, *sums, n_rows.sum(axis=0))
+
+    def moments(self, n_rows: int, spread: Callable[[Columns], Float64]) -> tuple[Float64, Float64]:
+        """Mean and standard deviation of the columns of so many rows, whose weights add up to 1.
+
+        `spread` makes another sweep, for columns whose deviations are too small beside the values, or too far from 1,
+        for their squares to be right. There deviations are squared in units of the column's own range, so columns of
+        size 1e-150 or 1e150 are measured as well as any.
+        """
+        missing = self.n_rows < n_rows  # in some rows, where the value is zero
+        absent = np.where(missing, np.clip(1 - self.weight, 0, 1), 0.0)
+        nothing = np.zeros_like(absent)
+        zeros = np.where(missing, 0, np.inf), np.where(missing, 0, -np.inf), absent, *[nothing] * 3, n_rows - self.n_rows
+        low, high, _, mean, squares, guessed, _ = ColumnRanges.join([self, zeros])
+        mean = np.clip(mean, low, high)
+        reach = np.maximum(high - mean, mean - low)
+        constant = reach <= 4 * np.finfo(np.float64).eps * np.maximum(abs(low), abs(high))
+        if np.all(constant | np.isfinite(guessed) & (squares > LEFT * guessed) & (squares > LEAST_SQUARE)):
+            return mean, np.where(constant, 0.0, np.sqrt(squares))
+        columns = Columns(mean, np.where(constant, 0.0, 1 / np.where(constant, 1.0, reach)), reach, absent)
+        return mean, columns.deviation(spread(columns))
+
+
+def column_ranges(X: Rows, weight: Array, n_threads: int) -> ColumnRanges:
+    """One sweep over X."""
+    bounds, workers = _column_chunks(X, n_threads)
+    shape = len(bounds), X.shape[1]
+    low, high, count = np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape, np.intp)
+    center, total, squares, present = (np.zeros(shape) for _ in range(4))
+
+    def part(item: int, worker: int) -> None:
+        start, stop = bounds[item]
+        if is_dense(X):
+            for rows, values in dense_parts(X, start, stop):
+                if rows.start == start:
+                    center[item] = values[0]
+                found = low[item], high[item], total[item], squares[item]
+                _core.column_range(values, weight[rows], center[item], *found)
+            present[item], count[item] = weight[start:stop].sum(dtype=np.float64), stop - start
+        else:
+            check_file(X, start, stop)
+            found = low[item], high[item], total[item], squares[item]
+            _core.column_range_csr(
+                X.data, X.indices, X.indptr, weight, start, stop, *found, present[item], count[item]
+            )
+
+    run(part, len(bounds), workers)
+    if not np.isfinite(total).all():
+        check_finite(X, "X", n_threads)  # of a mapped X nobody has looked yet
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = np.divide(total, present, out=np.zeros(shape), where=present > 0)
+        left = np.maximum(squares - total * shift, 0)
+        return ColumnRanges.join(zip(low, high, present, center + shift, left, squares, count, strict=True))
+
+
+def column_spread(X: Rows, weight: Array, columns: Columns, n_threads: int) -> Float64:
+    """Weighted sum of the squared deviations of each column, in its unit: another sweep."""
+    bounds, workers = _column_chunks(X, n_threads)
+    squares = np.zeros((len(bounds), X.shape[1]))
+
+    def part(item: int, worker: int) -> None:
+        start, stop = bounds[item]
+        if is_dense(X):
+            for rows, values in dense_parts(X, start, stop):
+                _core.column_spread(values, weight[rows], columns.mean, columns.unit, squares[item])
+        else:
+            check_file(X, start, stop)
+            entries = X.data, X.indices, X.indptr, weight
+            _core.column_spread_csr(*entries, start, stop, columns.mean, columns.unit, squares[item])
+
+    run(part, len(bounds), workers)
+    return np.asarray(squares.sum(axis=0))
+
+
+def _column_chunks(X: Rows, n_threads: int) -> tuple[list[tuple[int, int]], int]:
+    """Chunks of rows, and how many threads share them."""
+    n, plan = X.shape[0], Plan.of(X, 1)
+    n_chunks = plan.n_chunks
+    if not is_dense(X):  # what is added up for a chunk is as long as its entries, or twice
+        n_chunks = min(n_chunks, max(2, n_entries(X) // (4 * X.shape[1])))
+    chunk = -(-max(n, 1) // n_chunks)
+    bounds = [(start, min(start + chunk, n)) for start in range(0, max(n, 1), chunk)]
+    return bounds, n_threads if plan.threaded else 1
+
+
+def row_lengths(X: Rows, center: Float64, unit: Float64, runs: Sequence[slice], n_threads: int) -> Float64:
+    """Squared length of each row of these runs, one after the other, centred and in these units."""
+    ends = np.cumsum([0] + [rows.stop - rows.start for rows in runs])
+    lengths = np.empty(ends[-1])
+
+    def of_run(item: int, worker: int) -> None:
+        begin, out = runs[item].start, lengths[ends[item] : ends[item + 1]]
+        if is_dense(X):
+            for rows, part in dense_parts(X, begin, runs[item].stop):
+                _core.row_lengths(part, center, unit, out[rows.start - begin : rows.stop - begin])
+        else:
+            _lengths_of_entries(readable(X, runs[item]), center, unit, out)
+
+    run(of_run, len(runs), n_threads if Plan.of(X, 1).threaded else 1)
+    return lengths
+
+
+def _lengths_of_entries(X: Rows, center: Float64, unit: Float64, out: Float64) -> None:
+    """The same for CSR: what its entries change in the length of a row without any."""
+    empty = center * unit
+    change = ((X.data - center[X.indices]) * unit[X.indices]) ** 2
+    running = np.append(0.0, np.cumsum(change - empty[X.indices] ** 2))
+    np.maximum(np.diff(running[X.indptr]) + float(empty @ empty), 0, out=out)
