@@ -280,6 +280,7 @@ class ClusterRows(TrainingRows):
     """
 
     elsewhere = True
+    weight_sum = 1.0
 
     def __init__(self, parts: Parts, numbers: list[list[int]], summary: Summary, total: float, keep: bool) -> None:
         self._parts = parts.with_actors() if keep else parts
@@ -295,11 +296,12 @@ class ClusterRows(TrainingRows):
         keep = self._keep and fits(3 * self._summary.n_bytes)  # both are kept
         return ClusterRows(self._parts.each(part_in_float64), self._numbers, summary, self.total, keep)
 
-    def moments(self) -> tuple[Float64, Float64]:
+    def moments(self) -> tuple[Float64, Float64, Float64]:
         def spread(columns: Columns) -> Float64:
             return np.asarray(self._parts.ask("column_spread", columns)[0])
 
-        return ColumnRanges(*self._parts.ask("column_ranges")).moments(self.n_rows, spread)
+        ranges = ColumnRanges(*self._parts.ask("column_ranges"))
+        return *ranges.moments(self.n_rows, spread), ranges.by_class
 
     def passes(self) -> "ClusterPass":
         return ClusterPass(self._parts, self.n_columns, self.n_features)
@@ -373,6 +375,9 @@ class ClusterSample:
 
     def __init__(self, parts: Parts, penalty: Float64) -> None:
         self._parts, self.penalty = parts, penalty
+
+    def stiffened(self, more: Float64) -> "ClusterSample":
+        return ClusterSample(self._parts, self.penalty + more)
 
     def free_hessian(self, theta: Float64) -> Float64:
         return np.asarray(self._parts.ask("free_hessian", theta)[0])

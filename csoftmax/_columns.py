@@ -1,7 +1,7 @@
 """Means and deviations of the columns of X, and lengths of its rows: sweeps over X, cut into chunks as passes are."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,10 @@ from . import _core
 from ._mapped import check_file, dense_parts, is_dense, n_entries, readable
 from ._passes import Plan
 from ._threads import run
-from ._typing import Array, Float64, Rows
+from ._typing import Array, Codes, Float64, Rows
 from ._validation import check_finite
+
+CLASS_BYTES = 2**23  # of sums of all classes in all chunks: more are not worth their memory
 
 # Share of the squares about a first guess of the mean that must be left about the mean itself: ten digits are right then.
 LEFT = 1e-6
@@ -34,7 +36,8 @@ class Columns(NamedTuple):
 
 class ColumnRanges(NamedTuple):
     """Of each column and its entries the least and the largest, the weight of their rows, their mean, the squares of
-    their deviations from it, the squares about guesses that this is what is left of, and their number."""
+    their deviations from it, the squares about guesses that this is what is left of, and their number; and the weighted
+    sums of the rows of each class, (K, d), or (0, d) if there was no room for them."""
 
     low: Float64
     high: Float64
@@ -43,17 +46,21 @@ class ColumnRanges(NamedTuple):
     squares: Float64
     guessed: Float64
     n_rows: npt.NDArray[np.intp]
+    by_class: Float64
 
     @classmethod
     def join(cls, parts: Iterable[tuple[Array, ...]]) -> "ColumnRanges":
         """Those of all rows, from those of some (Chan, Golub and LeVeque 1983, doi:10.1080/00031305.1983.10483115)."""
-        low, high, weight, means, squares, guessed, n_rows = map(np.stack, zip(*parts, strict=True))
+        *parts, by_class = zip(*parts, strict=True)
+        low, high, weight, means, squares, guessed, n_rows = map(np.stack, parts)
         total = weight.sum(axis=0)
         with np.errstate(over="ignore", invalid="ignore"):
             mean = np.divide((weight * means).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
             between = (weight * (means - mean) ** 2).sum(axis=0)
             sums = squares.sum(axis=0) + between, guessed.sum(axis=0) + between
-        return cls(low.min(axis=0), high.max(axis=0), total, mean, *sums, n_rows.sum(axis=0))
+        k = min(map(len, by_class))
+        rest = n_rows.sum(axis=0), np.sum([sums[:k] for sums in by_class], axis=0)
+        return cls(low.min(axis=0), high.max(axis=0), total, mean, *sums, *rest)
 
     def moments(self, n_rows: int, spread: Callable[[Columns], Float64]) -> tuple[Float64, Float64]:
         """Mean and standard deviation of the columns of so many rows, whose weights add up to 1.
@@ -66,7 +73,7 @@ class ColumnRanges(NamedTuple):
         absent = np.where(missing, np.clip(1 - self.weight, 0, 1), 0.0)
         nothing = np.zeros_like(absent)
         zeros = np.where(missing, 0, np.inf), np.where(missing, 0, -np.inf), absent, *[nothing] * 3, n_rows - self.n_rows
-        low, high, _, mean, squares, guessed, _ = ColumnRanges.join([self, zeros])
+        low, high, _, mean, squares, guessed, *_ = ColumnRanges.join([self, (*zeros, self.by_class)])
         mean = np.clip(mean, low, high)
         reach = np.maximum(high - mean, mean - low)
         constant = reach <= 4 * np.finfo(np.float64).eps * np.maximum(abs(low), abs(high))
@@ -76,36 +83,40 @@ class ColumnRanges(NamedTuple):
         return mean, columns.deviation(spread(columns))
 
 
-def column_ranges(X: Rows, weight: Array, n_threads: int) -> ColumnRanges:
+def column_ranges(X: Rows, weight: Array, y: Codes, n_classes: int, n_threads: int) -> ColumnRanges:
     """One sweep over X."""
     bounds, workers = _column_chunks(X, n_threads)
-    shape = len(bounds), X.shape[1]
+    shape = n, d = len(bounds), X.shape[1]
+    apart = 8 * n * n_classes * d <= CLASS_BYTES
     low, high, count = np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape, np.intp)
-    center, total, squares, present = (np.zeros(shape) for _ in range(4))
+    center, squares, present = (np.zeros(shape) for _ in range(3))
+    sums = np.zeros((n, n_classes if apart else 1, d))
 
     def part(item: int, worker: int) -> None:
         start, stop = bounds[item]
+        found = low[item], high[item], sums[item], squares[item]
         if is_dense(X):
             for rows, values in dense_parts(X, start, stop):
                 if rows.start == start:
                     center[item] = values[0]
-                found = low[item], high[item], total[item], squares[item]
-                _core.column_range(values, weight[rows], center[item], *found)
+                _core.column_range(values, weight[rows], y[rows] if apart else None, center[item], *found)
             present[item], count[item] = weight[start:stop].sum(dtype=np.float64), stop - start
         else:
             check_file(X, start, stop)
-            found = low[item], high[item], total[item], squares[item]
-            _core.column_range_csr(
-                X.data, X.indices, X.indptr, weight, start, stop, *found, present[item], count[item]
-            )
+            entries = X.data, X.indices, X.indptr, weight, y if apart else None
+            _core.column_range_csr(*entries, start, stop, *found, present[item], count[item])
 
-    run(part, len(bounds), workers)
-    if not np.isfinite(total).all():
+    run(part, n, workers)
+    if not np.isfinite(sums).all():
         check_finite(X, "X", n_threads)  # of a mapped X nobody has looked yet
     with np.errstate(over="ignore", invalid="ignore"):
+        total = sums.sum(axis=1)
         shift = np.divide(total, present, out=np.zeros(shape), where=present > 0)
         left = np.maximum(squares - total * shift, 0)
-        return ColumnRanges.join(zip(low, high, present, center + shift, left, squares, count, strict=True))
+    by_class = sums if apart else sums[:, :0]
+    for (start, stop), one, its_center in zip(bounds, by_class, center, strict=True):
+        one += np.bincount(y[start:stop], weight[start:stop], n_classes)[: len(one), None] * its_center
+    return ColumnRanges.join(zip(low, high, present, center + shift, left, squares, count, by_class, strict=True))
 
 
 def column_spread(X: Rows, weight: Array, columns: Columns, n_threads: int) -> Float64:
@@ -155,7 +166,7 @@ def row_lengths(X: Rows, center: Float64, unit: Float64, runs: Sequence[slice], 
     return lengths
 
 
-def _lengths_of_entries(X: Rows, center: Float64, unit: Float64, out: Float64) -> None:
+def _lengths_of_entries(X: Any, center: Float64, unit: Float64, out: Float64) -> None:
     """The same for CSR: what its entries change in the length of a row without any."""
     empty = center * unit
     change = ((X.data - center[X.indices]) * unit[X.indices]) ** 2

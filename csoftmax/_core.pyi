@@ -119,10 +119,11 @@ def scores_csr(
 def column_range(
     X: _Array,
     weight: _Array,
+    y: _Labels | None,
     center: _Float64,
     low: _Float64,
     high: _Float64,
-    total: _Float64,
+    sums: _Float64,
     squares: _Float64,
 ) -> None: ...
 def column_spread(X: _Array, weight: _Array, center: _Float64, unit: _Float64, total: _Float64) -> None: ...
@@ -131,11 +132,12 @@ def column_range_csr(
     indices: _Places,
     indptr: _Places,
     weight: _Array,
+    y: _Labels | None,
     start: int,
     stop: int,
     low: _Float64,
     high: _Float64,
-    total: _Float64,
+    sums: _Float64,
     squares: _Float64,
     present: _Float64,
     count: npt.NDArray[np.intp],

@@ -463,12 +463,17 @@ cdef int add_scores(const Rows *X, object how, const floating[::1] packed, Py_ss
 
 # ---- the columns of X -------------------------------------------------------------------------------------------
 
-def column_range(const floating[:, ::1] X, const floating[::1] weight, const double[::1] center, double[::1] low,
-                 double[::1] high, double[::1] total, double[::1] squares):
-    """Lower low, raise high, add weight * (x - center) to total and weight * (x - center)^2 to squares, by column."""
+def column_range(const floating[:, ::1] X, const floating[::1] weight, const int[::1] y, const double[::1] center,
+                 double[::1] low, double[::1] high, double[:, ::1] sums, double[::1] squares):
+    """Lower low, raise high, add weight * (x - center) to the sums of the row's class and weight * (x - center)^2 to
+    squares, by column. Without y there are sums of one class, of all rows.
+    """
+    cdef const int *labels = NULL
+    if y is not None:
+        labels = &y[0]
     with nogil:
-        cs_table(sizeof(floating)).column_range(X.shape[0], X.shape[1], &X[0, 0], &weight[0], &center[0], &low[0],
-                                                &high[0], &total[0], &squares[0])
+        cs_table(sizeof(floating)).column_range(X.shape[0], X.shape[1], &X[0, 0], &weight[0], labels, &center[0],
+                                                &low[0], &high[0], &sums[0, 0], &squares[0])
 
 
 def column_spread(const floating[:, ::1] X, const floating[::1] weight, const double[::1] center,
@@ -480,22 +485,25 @@ def column_spread(const floating[:, ::1] X, const floating[::1] weight, const do
 
 
 def column_range_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr,
-                     const floating[::1] weight, Py_ssize_t start, Py_ssize_t stop, double[::1] low, double[::1] high,
-                     double[::1] total, double[::1] squares, double[::1] present, Py_ssize_t[::1] count):
+                     const floating[::1] weight, const int[::1] y, Py_ssize_t start, Py_ssize_t stop, double[::1] low,
+                     double[::1] high, double[:, ::1] sums, double[::1] squares, double[::1] present,
+                     Py_ssize_t[::1] count):
     """The same of the entries of some rows of CSR, with a center of 0.
 
     present adds up the weights of the rows that have an entry, count their number.
     """
-    cdef Py_ssize_t i, p, j
+    cdef Py_ssize_t i, p, j, k
+    cdef bint labelled = y is not None
     cdef double value, weighted
     with nogil:
         for i in range(start, stop):
+            k = y[i] if labelled else 0
             for p in range(indptr[i], indptr[i + 1]):
                 j, value = indices[p], values[p]
                 weighted = weight[i] * value
                 low[j] = min(low[j], value)
                 high[j] = max(high[j], value)
-                total[j] += weighted
+                sums[k, j] += weighted
                 squares[j] += weighted * value
                 present[j] += weight[i]
                 count[j] += 1

@@ -62,6 +62,8 @@ class RowSums(HasDiagonal, Protocol):
 
     def shared_gram(self, theta: Float64) -> tuple[Float64, Float64]: ...
 
+    def stiffened(self, more: Float64) -> "RowSums": ...
+
 
 class StoredSums(Protocol):
     """What is made of rows as they are stored; `StoredRows` explains it."""
@@ -85,6 +87,10 @@ class Sample(NamedTuple):
         both = np.vstack([np.zeros_like(theta), theta]) if columns == 1 else theta
         probability = scores(self.rows, both, np.zeros(len(both)), self.n_threads, "softmax")
         return np.ascontiguousarray(probability[:, -columns:])
+
+    def stiffened(self, more: Float64) -> "Sample":
+        """The same with more curvature by coordinate."""
+        return self._replace(penalty=self.penalty + more)
 
     # ---- sums over the rows, which models are made of ----------------------------------------------------------------
 

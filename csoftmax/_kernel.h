@@ -72,10 +72,10 @@ typedef struct {
      * multiple of lanes; zeros may be added to up to lanes - 1 values after its last row. */
     void (*tile_gram)(ptrdiff_t n_rows, ptrdiff_t size, const void *x, const void *factor, void *out,
                       ptrdiff_t width);
-    /* Column statistics in float64: low, high, sum += weight * (x - center) and squares += weight * (x - center)^2;
-     * sum += weight * ((x - center) * unit)^2. */
-    void (*column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x, const void *weight, const double *center,
-                         double *low, double *high, double *sum, double *squares);
+    /* Column statistics in float64: low, high, sums += weight * (x - center), those of every class if there are labels,
+     * and squares += weight * (x - center)^2; sum += weight * ((x - center) * unit)^2. */
+    void (*column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x, const void *weight, const int32_t *y,
+                         const double *center, double *low, double *high, double *sums, double *squares);
     void (*column_spread)(ptrdiff_t n_rows, ptrdiff_t d, const void *x, const void *weight, const double *center,
                           const double *unit, double *sum);
     /* lengths[i] = sum over j of ((x - center) * unit)^2, in float64. */

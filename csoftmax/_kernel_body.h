@@ -250,36 +250,45 @@ static TARGET void NAME(class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const
 
 FLATTEN TARGET void NAME(range_of_rows)(const int rows, ptrdiff_t d, const REAL *RESTRICT x,
                                         const REAL *RESTRICT weight, const double *RESTRICT center,
-                                        double *RESTRICT low, double *RESTRICT high, double *RESTRICT sum,
-                                        double *RESTRICT squares)
+                                        double *RESTRICT low, double *RESTRICT high, double *RESTRICT squares)
 {
     for (ptrdiff_t j = 0; j < d; j++) {
         const double middle = center[j];
-        double least = low[j], most = high[j], total = sum[j], square = squares[j];
+        double least = low[j], most = high[j], square = squares[j];
         UNROLL
         for (int r = 0; r < rows; r++) {
-            const double value = x[r * d + j], deviation = value - middle, weighted = weight[r] * deviation;
+            const double value = x[r * d + j], deviation = value - middle;
             least = value < least ? value : least;
             most = value > most ? value : most;
-            total += weighted;
-            square += weighted * deviation;
+            square += weight[r] * deviation * deviation;
         }
         low[j] = least;
         high[j] = most;
-        sum[j] = total;
         squares[j] = square;
     }
 }
 
+FLATTEN TARGET void NAME(add_row)(ptrdiff_t d, const REAL *RESTRICT x, double weight, const double *RESTRICT center,
+                                  double *RESTRICT sum)
+{
+    for (ptrdiff_t j = 0; j < d; j++)
+        sum[j] += weight * (x[j] - center[j]);
+}
+
 static TARGET void NAME(column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const void *weight_,
-                                      const double *center, double *low, double *high, double *sum, double *squares)
+                                      const int32_t *y, const double *center, double *low, double *high, double *sums,
+                                      double *squares)
 {
     const REAL *x = x_, *weight = weight_;
-    ptrdiff_t i = 0;
-    for (; i + ROWS_AT_ONCE <= n_rows; i += ROWS_AT_ONCE)
-        NAME(range_of_rows)(ROWS_AT_ONCE, d, x + i * d, weight + i, center, low, high, sum, squares);
-    for (; i < n_rows; i++)
-        NAME(range_of_rows)(1, d, x + i * d, weight + i, center, low, high, sum, squares);
+    for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
+        rows = n_rows - i < ROWS_AT_ONCE ? 1 : ROWS_AT_ONCE;
+        if (rows == 1)
+            NAME(range_of_rows)(1, d, x + i * d, weight + i, center, low, high, squares);
+        else
+            NAME(range_of_rows)(ROWS_AT_ONCE, d, x + i * d, weight + i, center, low, high, squares);
+        for (ptrdiff_t r = i; r < i + rows; r++)
+            NAME(add_row)(d, x + r * d, weight[r], center, sums + (y == NULL ? 0 : y[r]) * d);
+    }
 }
 
 FLATTEN TARGET void NAME(spread_of_rows)(const int rows, ptrdiff_t d, const REAL *RESTRICT x,

@@ -47,8 +47,8 @@ cdef extern from "_kernel.h" nogil:
             Py_ssize_t n_rows, Py_ssize_t size, const void *x, const void *factor, void *out,
             Py_ssize_t width) noexcept nogil
         void (*column_range)(
-            Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, const double *center, double *low,
-            double *high, double *sum, double *squares) noexcept nogil
+            Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, const int *y,
+            const double *center, double *low, double *high, double *sums, double *squares) noexcept nogil
         void (*column_spread)(
             Py_ssize_t n_rows, Py_ssize_t d, const void *x, const void *weight, const double *center,
             const double *unit, double *sum) noexcept nogil

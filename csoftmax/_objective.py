@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from . import _linalg
+from . import _kernels, _linalg
 from ._curvature import RowSums, StoredSums
 from ._passes import LossPass, Standard
-from ._rows import LocalRows, Scaling, TrainingRows
+from ._rows import LocalRows, Scaling, Search, TrainingRows
 from ._typing import Array, Codes, Float64, Rows
 
 # float32 data whose columns lie further from zero, in standard deviations, are computed in float64.
@@ -51,7 +51,7 @@ class Objective:
     def __init__(
         self, rows: TrainingRows, *, C: float, l1_ratio: float = 0.0, fit_intercept: bool, standardise: bool
     ) -> None:
-        mean, deviation = rows.moments()
+        mean, deviation, self._by_class = rows.moments()
         if standardise and rows.dtype == np.float32 and np.any(abs(mean) > OFFSET_FLOAT32 * deviation):
             # x w and the intercept would cancel to less than float32 holds.
             rows = rows.in_float64()
@@ -116,9 +116,26 @@ class Objective:
 
         J may be infinite or NaN where scores overflow.
         """
-        self._penalised = self.alpha / 2 * self._take(self._pass.take, theta)
         gradient = np.empty_like(theta) if out is None else out
+        if len(self._by_class) and not theta.any():
+            return self._at_zero(gradient), gradient
+        self._penalised = self.alpha / 2 * self._take(self._pass.take, theta)
         return self._finish(self._pass.loss_gradient(*self._gradients(theta, gradient))), gradient
+
+    def _at_zero(self, out: Float64) -> float:
+        """J where all coefficients are zero: its gradient stands in the sums by class, which came with the moments."""
+        shares = self._rows.class_shares
+        chance = 1 / len(shares)
+        by_coef = (chance * self._by_class.sum(axis=0) - self._by_class)[-self.n_columns :]
+        by_intercept = (chance * shares.sum() - shares)[-self.n_columns :]
+        features, intercept = self.split(out)
+        features[:] = (by_coef - by_intercept[:, None] * self._center) * self._inverse_scale
+        intercept[:] = by_intercept[: len(intercept)]
+        self._penalised = 0.0
+        # The logarithm of the passes, with its rounding: J may fall by less than that.
+        ones, loss = np.ones((2, 1), self._rows.dtype)
+        _kernels.log(ones * (len(shares) - (self.n_columns == 1)), loss, self.n_columns == 1)
+        return self._finish(self._rows.weight_sum * float(loss[0]))
 
     def _take(self, take: Callable[[Float64, Float64, Float64], None], theta: Float64) -> float:
         """Have the pass take these coefficients; returns ||W||^2."""
@@ -176,8 +193,22 @@ class Objective:
     def sample(self, n_rows: int) -> RowSums:
         """About n_rows rows in standardised coordinates; all of them if there are no more."""
         if self._sample is None or self._sample[0] != n_rows:
-            self._sample = n_rows, self._rows.sample(n_rows, self._scaling, self.penalty)
+            sample = self._rows.sample(n_rows, self._scaling, self.penalty)
+            if Search.of(self.n_rows, n_rows, self._scaling).every > 1:
+                sample = sample.stiffened(self._unseen(sample))
+            self._sample = n_rows, sample
         return self._sample[1]
+
+    def _unseen(self, sample: RowSums) -> Float64:
+        """Curvature at zero in the coordinates of features that hardly occur in a sample from some of the rows.
+
+        The mean square of every feature is known, it is one: nobody may take a rare feature for one without curvature.
+        """
+        shown = sample.squares(np.zeros((self.n_columns, self.n_coordinates)))[0]
+        chance = 1 / max(self.n_columns, 2)
+        missing = chance * (1 - chance) - shown
+        missing[: len(self._inverse_scale)][self._inverse_scale == 0] = 0
+        return np.where(missing > shown, missing, 0.0)
 
     def stored_rows(self, n_rows: int) -> StoredSums:
         """The same rows as they are stored; all of them without a copy."""

@@ -70,13 +70,14 @@ class TrainingRows(ABC):
     dtype: DType
     sparse: bool
     total: float
+    weight_sum: float  # 1, but for rounding
     class_shares: Float64
     least_weight: float
     keeps_scores = False  # `passes` can
     elsewhere = False  # X lies in a file, or on other machines: what a solver may use must not grow with it
 
     @abstractmethod
-    def moments(self) -> tuple[Float64, Float64]: ...
+    def moments(self) -> tuple[Float64, Float64, Float64]: ...
 
     @abstractmethod
     def in_float64(self) -> "TrainingRows": ...
@@ -126,6 +127,7 @@ class LocalRows(TrainingRows):
         self.X, self.y, self.n_threads, self.before = X, y, n_threads, before
         self.total = float(sample_weight.sum()) if total is None else total
         self.weight = (sample_weight / self.total).astype(X.dtype)
+        self.weight_sum = float(self.weight.sum(dtype=np.float64))
         self.n_rows, self.n_features = X.shape
         self.n_columns = 1 if n_classes == 2 else n_classes
         self.n_entries, self.dtype, self.sparse, self.elsewhere = n_entries(X), X.dtype, not is_dense(X), is_mapped(X)
@@ -149,13 +151,14 @@ class LocalRows(TrainingRows):
 
     # ---- sums -----------------------------------------------------------------------------------------------------
 
-    def moments(self) -> tuple[Float64, Float64]:
-        """Weighted mean and standard deviation of each column."""
-        return self.column_ranges().moments(self.n_rows, self.column_spread)
+    def moments(self) -> tuple[Float64, Float64, Float64]:
+        """Weighted mean and standard deviation of each column, and its weighted sums by class, (K, d), or (0, d)."""
+        ranges = self.column_ranges()
+        return *ranges.moments(self.n_rows, self.column_spread), ranges.by_class
 
     def column_ranges(self) -> ColumnRanges:
         """What moments are made of."""
-        return column_ranges(self.X, self.weight, self.n_threads)
+        return column_ranges(self.X, self.weight, self.y, len(self.class_shares), self.n_threads)
 
     def column_spread(self, columns: Columns) -> Float64:
         """A second sweep for them, where one is not enough."""
