@@ -245,34 +245,32 @@ static TARGET void NAME(class_sums)(ptrdiff_t n_rows, ptrdiff_t n_columns, const
 
 /* ---- the columns of X --------------------------------------------------------------------------------------- */
 
-/* Sums of so many rows at once go on in registers; in the order of the rows, however these are grouped. */
+/* What so many rows at once add up goes on in registers; in the order of the rows, however these are grouped. */
 #define ROWS_AT_ONCE 8
 
-FLATTEN TARGET void NAME(range_of_rows)(const int rows, ptrdiff_t d, const REAL *RESTRICT x,
-                                        const REAL *RESTRICT weight, const double *RESTRICT center,
-                                        double *RESTRICT low, double *RESTRICT high, double *RESTRICT squares)
+FLATTEN TARGET void NAME(range_of_rows)(const int rows, ptrdiff_t d, const REAL *RESTRICT x, double *RESTRICT low,
+                                        double *RESTRICT high)
 {
     for (ptrdiff_t j = 0; j < d; j++) {
-        const double middle = center[j];
-        double least = low[j], most = high[j], square = squares[j];
+        REAL least = (REAL)low[j], most = (REAL)high[j];
         UNROLL
         for (int r = 0; r < rows; r++) {
-            const double value = x[r * d + j], deviation = value - middle;
-            least = value < least ? value : least;
-            most = value > most ? value : most;
-            square += weight[r] * deviation * deviation;
+            least = x[r * d + j] < least ? x[r * d + j] : least;
+            most = x[r * d + j] > most ? x[r * d + j] : most;
         }
         low[j] = least;
         high[j] = most;
-        squares[j] = square;
     }
 }
 
-FLATTEN TARGET void NAME(add_row)(ptrdiff_t d, const REAL *RESTRICT x, double weight, const double *RESTRICT center,
-                                  double *RESTRICT sum)
+FLATTEN TARGET void NAME(add_deviations)(ptrdiff_t d, const REAL *RESTRICT x, double weight,
+                                         const double *RESTRICT center, double *RESTRICT sum, double *RESTRICT squares)
 {
-    for (ptrdiff_t j = 0; j < d; j++)
-        sum[j] += weight * (x[j] - center[j]);
+    for (ptrdiff_t j = 0; j < d; j++) {
+        const double deviation = x[j] - center[j], weighted = weight * deviation;
+        sum[j] += weighted;
+        squares[j] += weighted * deviation;
+    }
 }
 
 static TARGET void NAME(column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void *x_, const void *weight_,
@@ -283,11 +281,14 @@ static TARGET void NAME(column_range)(ptrdiff_t n_rows, ptrdiff_t d, const void 
     for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
         rows = n_rows - i < ROWS_AT_ONCE ? 1 : ROWS_AT_ONCE;
         if (rows == 1)
-            NAME(range_of_rows)(1, d, x + i * d, weight + i, center, low, high, squares);
+            NAME(range_of_rows)(1, d, x + i * d, low, high);
         else
-            NAME(range_of_rows)(ROWS_AT_ONCE, d, x + i * d, weight + i, center, low, high, squares);
-        for (ptrdiff_t r = i; r < i + rows; r++)
-            NAME(add_row)(d, x + r * d, weight[r], center, sums + (y == NULL ? 0 : y[r]) * d);
+            NAME(range_of_rows)(ROWS_AT_ONCE, d, x + i * d, low, high);
+        for (ptrdiff_t r = i; r < i + rows; r++) {
+            for (ptrdiff_t j = 0; j < d; j += 64 / (ptrdiff_t)sizeof(REAL))
+                PREFETCH(x + (r + ROWS_AT_ONCE) * d + j);
+            NAME(add_deviations)(d, x + r * d, weight[r], center, sums + (y == NULL ? 0 : y[r]) * d, squares);
+        }
     }
 }
 

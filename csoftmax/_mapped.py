@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,12 +24,17 @@ SUM_ROWS = 1024  # after a multiple of them, sums in float32 begin anew: see `_c
 
 
 class _Place(NamedTuple):
-    """A map, the bytes of the file before it, the bytes of the map before an array, and the file's name."""
+    """A map, the bytes of the file before it, the bytes of the map before an array, and the file, if it is known."""
 
     file: mmap.mmap
     before: int
     begin: int
-    name: str
+    path: Path | None
+
+    @property
+    def name(self) -> str:
+        """The file in words."""
+        return f"the file {self.path}" if self.path else "its file"
 
 
 class Mapped:
@@ -45,8 +51,10 @@ class Mapped:
         self.shape = len(X) if rows is None else len(rows), X.shape[1]
         self.size = self.shape[0] * self.shape[1]
         self._place = _find(X)
-        # Pages that are in memory need no reading ahead, but to find that out takes a tenth of a pass.
-        self._to_read = math.inf if X.nbytes > _memory() / 2 else X.nbytes
+        # Pages that are in memory need no reading ahead, but to find that out takes a tenth of a pass. Of those that
+        # are not, and were read once, the system makes more, if it has been told to read far ahead.
+        again = X.nbytes > _memory() / 2 and not (self._place and _reads_far_ahead(self._place.path))
+        self._to_read = math.inf if again else X.nbytes
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -88,6 +96,17 @@ class Mapped:
 def _memory() -> float:
     """Bytes of memory of this machine, infinite where it does not tell."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+
+
+def _reads_far_ahead(path: Path | None) -> bool:
+    """Whether the system by itself reads a block or more ahead of who goes through this file; Linux tells."""
+    try:
+        device = os.stat(path or "").st_dev
+        own = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+        setting = next(file for each in (own, own.parent) if (file := each / "queue" / "read_ahead_kb").exists())
+        return int(setting.read_text()) * 1024 >= BLOCK_BYTES
+    except (OSError, AttributeError, StopIteration, ValueError):
+        return False
 
 
 def readable(X: Rows, which: slice | Places) -> Any:
@@ -162,13 +181,13 @@ def _missing(array: Array, stop: int, place: _Place | None) -> str:
 
 def _find(array: Array) -> _Place | None:
     """Where the array lies, if it is a view of a map."""
-    before, name = 0, "its file"
+    before, path = 0, None
     holder: Any = array
     while holder is not None and not isinstance(holder, mmap.mmap):
         if isinstance(holder, np.memmap) and holder.offset is not None:  # which copies have not
             before = holder.offset - holder.offset % mmap.ALLOCATIONGRANULARITY
-            name = f"the file {holder.filename}" if holder.filename else name
+            path = Path(holder.filename) if holder.filename else path
         holder = holder.obj if isinstance(holder, memoryview) else getattr(holder, "base", None)
     if holder is None:
         return None
-    return _Place(holder, before, array.ctypes.data - np.frombuffer(holder, np.uint8).ctypes.data, name)
+    return _Place(holder, before, array.ctypes.data - np.frombuffer(holder, np.uint8).ctypes.data, path)
