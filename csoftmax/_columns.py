@@ -80,12 +80,12 @@ class ColumnRanges(NamedTuple):
             *[nothing] * 3,
             n_rows - self.n_rows,
         )
-        low, high, _, mean, squares, guessed, *_ = ColumnRanges.join([self, (*zeros, self.by_class)])
+        low, high, weight, mean, squares, guessed, *_ = ColumnRanges.join([self, (*zeros, self.by_class)])
         mean = np.clip(mean, low, high)
         reach = np.maximum(high - mean, mean - low)
         constant = reach <= 4 * np.finfo(np.float64).eps * np.maximum(abs(low), abs(high))
         if np.all(constant | np.isfinite(guessed) & (squares > LEFT * guessed) & (squares > LEAST_SQUARE)):
-            return mean, np.where(constant, 0.0, np.sqrt(squares))
+            return mean, np.where(constant, 0.0, np.sqrt(np.divide(squares, weight, out=nothing, where=weight > 0)))
         columns = Columns(mean, np.where(constant, 0.0, 1 / np.where(constant, 1.0, reach)), reach, absent)
         return mean, columns.deviation(spread(columns))
 

@@ -98,11 +98,11 @@ def _memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
-def _reads_far_ahead(path: Path | None) -> bool:
+def _reads_far_ahead(path: Path | None, blocks: Path = Path("/sys/dev/block")) -> bool:
     """Whether the system by itself reads a block or more ahead of who goes through this file; Linux tells."""
     try:
         device = os.stat(path or "").st_dev
-        own = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+        own = (blocks / f"{os.major(device)}:{os.minor(device)}").resolve()
         setting = next(file for each in (own, own.parent) if (file := each / "queue" / "read_ahead_kb").exists())
         return int(setting.read_text()) * 1024 >= BLOCK_BYTES
     except (OSError, AttributeError, StopIteration, ValueError):
@@ -118,7 +118,7 @@ def readable(X: Rows, which: slice | Places) -> Any:
 
 def dense_parts(X: "Array | Mapped", start: int, stop: int) -> Iterator[tuple[slice, Array]]:
     """Rows from start to stop: at once if they are in memory, else part by part, as slices and values."""
-    step = X.step(1) if isinstance(X, Mapped) else stop - start
+    step = X.step(1) if isinstance(X, Mapped) else max(1, stop - start)
     for first in range(start, stop, step):
         rows = slice(first, min(first + step, stop))
         yield rows, X[rows]

@@ -264,7 +264,7 @@ class LocalRows(TrainingRows):
 
 def _hit(running: Float64, lengths: Float64, distance: float, start: float) -> Choice:
     """The rows that points hit, each as much heavier as it is short."""
-    before, parts = math.floor(start / distance + 0.5), []
+    before, parts = math.floor(start / distance + 0.5), [(np.zeros(0, np.intp), np.zeros(0))]
     for first in range(0, len(running), 4096):  # as other arrays of all rows would be larger than the sample
         marks = np.floor(running[first : first + 4096] / distance + 0.5)
         hits = np.diff(marks, prepend=before)
