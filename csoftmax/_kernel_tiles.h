@@ -78,12 +78,11 @@ static ptrdiff_t NAME(tile_fold)(ptrdiff_t d, ptrdiff_t n_columns)
     return n_columns == 1 || NAME(across)(d, n_columns) ? LANES : FOLD_BESIDE(n_columns);
 }
 
-/* How many columns stand together: as sums fit into the registers, and of those across features nearly equal numbers. */
+/* How many columns stand together: as sums fit into the registers, and across features nearly equal numbers of them. */
 static ptrdiff_t NAME(tile_panel)(ptrdiff_t d, ptrdiff_t n_columns)
 {
-    const ptrdiff_t most = n_columns > 1 && NAME(tile_fold)(d, n_columns) == LANES ? MOST_ACROSS : TILE_STRIDE;
-    const ptrdiff_t panels = (n_columns + most - 1) / most;
-    return most == MOST_ACROSS ? (n_columns + panels - 1) / panels : most;
+    const ptrdiff_t panels = (n_columns + MOST_ACROSS - 1) / MOST_ACROSS;
+    return NAME(across)(d, n_columns) ? (n_columns + panels - 1) / panels : TILE_STRIDE;
 }
 
 /* The next `fold` values of x, over and over. */
