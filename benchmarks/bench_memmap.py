@@ -7,10 +7,12 @@ end, also after an error. A fit has default parameters. "cold": no page of the f
 "evicted": none is before every iteration either, and csoftmax is told that the file is larger than the memory; the time
 of the eviction is not counted. "warm": all are.
 
-Reading once is the faster of a sum over blocks of the map and of preadv into a buffer, both in two threads. Of what a
-fit reads, only passes are counted; sweeps are those for ranges and deviations of columns and for lengths of rows. The
-ratio is the time of the fit over that of reading X once per pass: for "cold" once cold, and warm from then on.
-Anonymous memory, which is all but pages of the file, is sampled every 5 ms (Linux).
+Reading once is the faster of a sum over blocks of the map and of preadv into a buffer, both in two threads, of which
+each runs once in every round. The ratio is the time of a fit over that of reading X once per pass: for "cold" once
+cold, and warm from then on. A pass is also arithmetic, four operations for each value and class (but for the first, which
+is the sweep for means and deviations): the floor is the longer of the two for each pass, with the arithmetic as fast as a
+large square product of float32 by NumPy's BLAS in two threads. All figures are medians over rounds. Anonymous memory,
+which is all but pages of the file, is sampled every 5 ms (Linux).
 """
 
 import argparse
@@ -29,8 +31,9 @@ from csoftmax import SoftmaxRegression, _mapped
 
 MEMORY = _mapped._memory
 CLASSES = 10
+STATES = ("cold", "warm", "evicted")
 STEP = 2**22  # bytes
-REPEATS = 3
+ROUNDS = 3
 
 
 def write(path: Path, n: int, d: int) -> np.ndarray:
@@ -94,12 +97,21 @@ def read_by_call(path: Path) -> float:
 
 def reading_once(path: Path, cold: bool) -> float:
     times = []
-    for _ in range(REPEATS):
-        for read in (read_by_map, read_by_call):
-            if cold:
-                evict(path)
-            times.append(read(path))
+    for read in (read_by_map, read_by_call):
+        if cold:
+            evict(path)
+        times.append(read(path))
     return min(times)
+
+
+def blas_flops() -> float:
+    """Operations a second of a large square product in float32."""
+    A, times = np.ones((4096, 4096), np.float32), []
+    for _ in range(3):
+        began = time.perf_counter()
+        A @ A
+        times.append(time.perf_counter() - began)
+    return 2 * len(A) ** 3 / min(times)
 
 
 def anonymous() -> int:
@@ -155,19 +167,35 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path = Path(folder) / "X.npy"
         y = write(path, options.rows, options.features)
-        cold, warm = reading_once(path, True), reading_once(path, False)
-        print(
-            f"{options.rows} x {options.features}, K={CLASSES}, float32, {path.stat().st_size / 1e9:.2f} GB;", end=" "
+        found = [one_round(path, y, options.rows * options.features) for _ in range(ROUNDS)]
+        size = path.stat().st_size / 1e9
+    cold, warm, square = np.median([readings for readings, _ in found], axis=0)
+    print(f"{options.rows} x {options.features}, K={CLASSES}, float32, {size:.2f} GB;", end=" ")
+    print(f"reading once: {cold:.2f} s cold, {warm:.3f} s warm; arithmetic of a pass: {square:.3f} s\n")
+    names = "file", "seconds", "passes", "reading X once per pass, s", "ratio", "floor, s", "anonymous memory, MB"
+    print(f"| {' | '.join(names)} | major faults |")
+    print("|---|---|---|---|---|---|---|---|")
+    for state in STATES:
+        seconds, passes, reading, floor, memory, faults = np.median([fits[state] for _, fits in found], axis=0)
+        ratio = np.median([fits[state][0] / fits[state][2] for _, fits in found])
+        cells = (
+            f"{seconds:.1f} | {passes:.0f} | {reading:.1f} | {ratio:.2f} | {floor:.1f} | {memory:.0f} | {faults:.0f}"
         )
-        print(f"reading once: {cold:.2f} s cold, {warm:.3f} s warm\n")
-        print("| file | seconds | passes | reading X once per pass, s | ratio | anonymous memory, MB | major faults |")
-        print("|---|---|---|---|---|---|---|")
-        for state in ("cold", "warm", "evicted"):
-            seconds, passes, iterations, memory, faults = fit(path, y, state)
-            times_cold = {"cold": 1, "warm": 0, "evicted": 1 + iterations}[state]
-            reading = times_cold * cold + max(0, passes - times_cold) * warm
-            cells = f"{seconds:.1f} | {passes} | {reading:.1f} | {seconds / reading:.2f} | {memory:.0f} | {faults}"
-            print(f"| {state} | {cells} |", flush=True)
+        print(f"| {state} | {cells} |")
+
+
+def one_round(path: Path, y: np.ndarray, n_values: int) -> tuple[list[float], dict[str, list[float]]]:
+    """Seconds of readings and of arithmetic, and of each state what the table has."""
+    cold, warm, square = reading_once(path, True), reading_once(path, False), 4 * n_values * CLASSES / blas_flops()
+    fits = {}
+    for state in STATES:
+        seconds, passes, iterations, memory, faults = fit(path, y, state)
+        times_cold = {"cold": 1, "warm": 0, "evicted": 1 + iterations}[state]
+        each = [cold] * times_cold + [warm] * (passes - times_cold)
+        floor = sum(max(reading, square * (number > 0)) for number, reading in enumerate(each))
+        fits[state] = [seconds, passes, sum(each), floor, memory, faults]
+        print(f"{state}: {seconds:.1f} s, readings {sum(each):.1f} s", flush=True)
+    return [cold, warm, square], fits
 
 
 if __name__ == "__main__":
