@@ -9,10 +9,10 @@ of the eviction is not counted. "warm": all are.
 
 Reading once is the faster of a sum over blocks of the map and of preadv into a buffer, both in two threads, of which
 each runs once in every round. The ratio is the time of a fit over that of reading X once per pass: for "cold" once
-cold, and warm from then on. A pass is also arithmetic, four operations for each value and class (but for the first, which
-is the sweep for means and deviations): the floor is the longer of the two for each pass, with the arithmetic as fast as a
-large square product of float32 by NumPy's BLAS in two threads. All figures are medians over rounds. Anonymous memory,
-which is all but pages of the file, is sampled every 5 ms (Linux).
+cold, and warm from then on. A pass is also arithmetic, four operations for each value and class, but for the first,
+which is the sweep for means and deviations: the floor is the longer of the two for each pass, with the arithmetic as
+fast as a large square product of float32 by NumPy's BLAS in two threads. All figures are medians over rounds. Anonymous
+memory, which is all but pages of the file, is sampled every 5 ms (Linux).
 """
 
 import argparse

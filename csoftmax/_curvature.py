@@ -108,7 +108,8 @@ class Sample(NamedTuple):
         """Lower triangle of sum_i w_i (1 - ||p_i||^2) z_i z_i', and of each class sum_i w_i p_ik (1 - p_ik)."""
         probability = self.probabilities(theta)
         spread = probability * (1 - probability)
-        return self.gram(spread.sum(axis=1)), self.weight @ spread
+        # Not by BLAS: its threads would go on spinning, and hold up the passes that follow.
+        return self.gram(spread.sum(axis=1)), np.einsum("i,ik->k", self.weight, spread)
 
     def squares(self, theta: Float64) -> Float64:
         """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D)."""

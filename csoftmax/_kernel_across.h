@@ -95,6 +95,30 @@ NOINLINE TARGET void NAME(logits_of_rows)(int two, ptrdiff_t columns, ptrdiff_t 
     FOR_COLUMNS_ACROSS(NAME(logits_of_vectors), n, d, more, x, packed, tile, ahead, pace)
 }
 
+/* The sums of a whole tile, with their intercepts, to z. */
+static TARGET void NAME(across_to_scores)(ptrdiff_t columns, const REAL *RESTRICT tile, const REAL *RESTRICT intercept,
+                                          REAL *RESTRICT z, ptrdiff_t row_stride, ptrdiff_t column_stride)
+{
+    for (ptrdiff_t k = 0; k < columns; k++) {
+        COLUMN v[TILE_ROWS];
+        UNROLL
+        for (int r = 0; r < TILE_ROWS; r++) {
+            const COLUMN *part = (const COLUMN *)(tile + (r * columns + k) * LANES);
+            v[r] = part[0];
+            UNROLL
+            for (int p = 1; p < LANES / TILE_ROWS; p++)
+                v[r] += part[p];
+        }
+        NAME(sums)(v);
+        v[0] += intercept[k];
+        if (row_stride == 1)
+            *(COLUMN *)(z + k * column_stride) = v[0];
+        else
+            for (int r = 0; r < TILE_ROWS; r++)
+                z[r * row_stride + k * column_stride] = v[0][r];
+    }
+}
+
 static TARGET void NAME(logits_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const REAL *x,
                                        const REAL *packed, const REAL *intercept, REAL *z, ptrdiff_t row_stride,
                                        ptrdiff_t column_stride, const REAL *ahead, int half)
@@ -112,10 +136,15 @@ static TARGET void NAME(logits_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t 
                     NAME(logits_of_rows)(rows - r > 1, columns, d - j < piece ? d - j : piece, d, j > 0,
                                          x + (i + r) * d + j, packed + j * columns, tile + r * step,
                                          ahead + ((i + r) * d + 2 * j) / slow, 2 * LANES / slow);
-            for (ptrdiff_t r = 0; r < rows; r += TILE_ROWS)
-                NAME(tile_to_scores)(rows - r < TILE_ROWS ? rows - r : TILE_ROWS, columns, LANES, step, tile + r * step,
-                                     intercept + first, z + first * column_stride + (i + r) * row_stride, row_stride,
-                                     column_stride);
+            for (ptrdiff_t r = 0; r < rows; r += TILE_ROWS) {
+                REAL *scores = z + first * column_stride + (i + r) * row_stride;
+                if (rows - r < TILE_ROWS)
+                    NAME(tile_to_scores)(rows - r, columns, LANES, step, tile + r * step, intercept + first, scores,
+                                         row_stride, column_stride);
+                else
+                    NAME(across_to_scores)(columns, tile + r * step, intercept + first, scores, row_stride,
+                                           column_stride);
+            }
         }
         packed += (d + LANES - 1) / LANES * step;
     }

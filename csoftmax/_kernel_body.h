@@ -374,6 +374,8 @@ static const cs_kernels NAME(table) = {
 #undef TILE_SIZE
 #undef MOST_ACROSS
 #undef ACROSS
+#undef FULL
+#undef FOLD_BESIDE
 #undef GROUP
 #undef PIECE
 #undef SQUARES

@@ -55,13 +55,14 @@ typedef REAL NAME(column) __attribute__((vector_size(TILE_ROWS * sizeof(REAL)), 
 /* How many features share a vector, if columns stand side by side in it. */
 #define FOLD_BESIDE(n_columns) (PAIRS && (n_columns) <= TILE_STRIDE / 2 ? 2 : 1)
 
-/* Whether several columns have fold LANES: where they would leave a sixth of their vectors empty or, in a single one, too
- * few sums for a tile, and there are features enough to make up for the sums over lanes.
+/* Whether several columns have fold LANES: where they would leave a sixth of their vectors empty, of float64 a fifth, or
+ * in a single one make too few sums for a tile, and there are features enough to make up for the sums over lanes.
  *
  * Measured against the other tiles, a whole pass, AVX2: 1.1 to 1.5 times as fast with X in the cache, 1.2 to 1.4 times
  * from memory for 3 to 5 columns. AVX-512, float32 and 9 to 12 columns: 1.14 to 1.6 times, and 1.03 to 1.28 from memory;
  * with float64 or fewer columns there is no gain from memory. */
 #define ACROSS (SQUARES && VECTOR_BYTES >= 32)
+#define FULL (REAL_IS_DOUBLE ? 5 : 6)
 
 static int NAME(across)(ptrdiff_t d, ptrdiff_t n_columns)
 {
@@ -70,7 +71,7 @@ static int NAME(across)(ptrdiff_t d, ptrdiff_t n_columns)
         return 0;
     if (VECTOR_BYTES == 64)
         return !REAL_IS_DOUBLE && n_columns > LANES / 2 && n_columns <= MOST_ACROSS;
-    return n_columns <= TILE_STRIDE && (n_columns <= unit || 6 * n_columns <= 5 * width);
+    return n_columns <= TILE_STRIDE && (n_columns <= unit || FULL * n_columns <= (FULL - 1) * width);
 }
 
 static ptrdiff_t NAME(tile_fold)(ptrdiff_t d, ptrdiff_t n_columns)
@@ -113,12 +114,13 @@ FLATTEN TARGET VEC NAME(spread_last)(const int fold, ptrdiff_t n, ptrdiff_t d, c
     return *(const VEC *)part;
 }
 
-/* Fetches as much as a step reads of its rows. */
-FLATTEN TARGET void NAME(fetch)(const int rows, const int fold, const REAL *ahead)
+/* Fetches as much as a step reads of its rows, or half of it. */
+FLATTEN TARGET void NAME(fetch)(const int rows, const int fold, const REAL *ahead, int half)
 {
     UNROLL
     for (int i = 0; i < rows * fold; i += 64 / sizeof(REAL))
-        PREFETCH(ahead + i);
+        if (i == 0 || 2 * i < rows * fold || !half)
+            PREFETCH(ahead + i);
 }
 
 /* With `more`, out has sums to begin with. */
@@ -135,7 +137,7 @@ FLATTEN TARGET void NAME(logits_of_tile)(const int rows, const int vectors, cons
         for (int v = 0; v < vectors; v++)
             acc[r][v] = more ? *(const VEC *)(out + r * TILE_STRIDE + v * LANES) : zero;
     for (; x < tail; x += fold, packed += vectors * LANES, ahead += fold * rows >> half) {
-        NAME(fetch)(rows, fold, ahead);
+        NAME(fetch)(rows, fold, ahead, half);
         UNROLL
         for (int r = 0; r < rows; r++)
             UNROLL
@@ -168,7 +170,7 @@ FLATTEN TARGET void NAME(gradient_of_tile)(const int rows, const int vectors, co
         for (int v = 0; v < vectors; v++)
             residual[r][v] = *(const VEC *)(z + r * TILE_STRIDE + v * LANES);
     for (; x < tail; x += fold, gradient += step, ahead += fold * rows >> half) {
-        NAME(fetch)(rows, fold, ahead);
+        NAME(fetch)(rows, fold, ahead, half);
         UNROLL
         for (int v = 0; v < vectors; v++) {
             VEC sum = *(VEC *)(gradient + v * LANES);

@@ -225,7 +225,8 @@ class LocalRows(TrainingRows):
         """
         self._measured = search, *self._look(search)
         _, places, lengths = self._measured
-        return float(lengths @ self.weight[places]), float(self.weight[places].sum(dtype=np.float64))
+        weight = self.weight[places]
+        return float((lengths * weight).sum()), float(weight.sum(dtype=np.float64))
 
     def choose(self, distance: float, start: float, factor: float, search: Search) -> Choice:
         """The rows at points of this distance, where rows elsewhere before these have a length of `start`; 0 is all.
