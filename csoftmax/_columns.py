@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,16 +53,17 @@ class ColumnRanges(NamedTuple):
     @classmethod
     def join(cls, parts: Iterable[tuple[Array, ...]]) -> "ColumnRanges":
         """Those of all rows, from those of some (Chan, Golub and LeVeque 1983, doi:10.1080/00031305.1983.10483115)."""
-        *parts, by_class = zip(*parts, strict=True)
-        low, high, weight, means, squares, guessed, n_rows = map(np.stack, parts)
-        total = weight.sum(axis=0)
+        low, high, weight, means, squares, guessed, n_rows, by_class = zip(*parts, strict=True)
+        total, classes = sum(weight), min(map(len, by_class))
+        mean, between = np.zeros_like(total), np.zeros_like(total)
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = np.divide((weight * means).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
-            between = (weight * (means - mean) ** 2).sum(axis=0)
-            sums = squares.sum(axis=0) + between, guessed.sum(axis=0) + between
-        k = min(map(len, by_class))
-        rest = n_rows.sum(axis=0), np.sum([sums[:k] for sums in by_class], axis=0)
-        return cls(low.min(axis=0), high.max(axis=0), total, mean, *sums, *rest)
+            for share, of_part in zip(weight, means, strict=True):  # one by one, to save memory
+                mean += np.divide(share, total, out=np.zeros_like(total), where=total > 0) * of_part
+            for share, of_part in zip(weight, means, strict=True):
+                between += share * (of_part - mean) ** 2
+            sums = sum(squares) + between, sum(guessed) + between
+        rest = sum(n_rows), sum(sums[:classes] for sums in by_class)
+        return cls(reduce(np.minimum, low), reduce(np.maximum, high), total, mean, *sums, *rest)
 
     def moments(self, n_rows: int, spread: Callable[[Columns], Float64]) -> tuple[Float64, Float64]:
         """Mean and standard deviation of the columns of so many rows, whose weights add up to 1.
@@ -100,29 +102,35 @@ def column_ranges(X: Rows, weight: Array, y: Codes, n_classes: int, n_threads: i
 
     def part(item: int, worker: int) -> None:
         start, stop = bounds[item]
-        found = low[item], high[item], sums[item], squares[item]
+        out = low[item], high[item], sums[item], squares[item]
         if is_dense(X):
             for rows, values in dense_parts(X, start, stop):
                 if rows.start == start:
                     center[item] = values[0]
-                _core.column_range(values, weight[rows], y[rows] if apart else None, center[item], *found)
+                _core.column_range(values, weight[rows], y[rows] if apart else None, center[item], *out)
             present[item], count[item] = weight[start:stop].sum(dtype=np.float64), stop - start
         else:
             check_file(X, start, stop)
             entries = X.data, X.indices, X.indptr, weight, y if apart else None
-            _core.column_range_csr(*entries, start, stop, *found, present[item], count[item])
+            _core.column_range_csr(*entries, start, stop, *out, present[item], count[item])
 
     run(part, n, workers)
     if not np.isfinite(sums).all():
         check_finite(X, "X", n_threads)  # of a mapped X nobody has looked yet
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = sums.sum(axis=1)
-        shift = np.divide(total, present, out=np.zeros(shape), where=present > 0)
-        left = np.maximum(squares - total * shift, 0)
-    by_class = sums if apart else sums[:, :0]
-    for (start, stop), one, its_center in zip(bounds, by_class, center, strict=True):
-        one += np.bincount(y[start:stop], weight[start:stop], n_classes)[: len(one), None] * its_center
-    return ColumnRanges.join(zip(low, high, present, center + shift, left, squares, count, by_class, strict=True))
+
+    def found(item: int) -> tuple[Array, ...]:
+        (start, stop), by_class = bounds[item], sums[item]
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = by_class.sum(axis=0)
+            shift = np.divide(total, present[item], out=np.zeros(d), where=present[item] > 0)
+            left = np.maximum(squares[item] - total * shift, 0)
+        if apart:
+            by_class += np.bincount(y[start:stop], weight[start:stop], n_classes)[:, None] * center[item]
+        center[item] += shift
+        rest = squares[item], count[item], by_class if apart else by_class[:0]
+        return low[item], high[item], present[item], center[item], left, *rest
+
+    return ColumnRanges.join(map(found, range(n)))
 
 
 def _filled(value: float, shape: tuple[int, ...]) -> Float64:
