@@ -13,6 +13,7 @@ from cli_files import PROGRAM, assert_predictions, read_csv, saved, write_csv
 from data import coefficients, inputs, overlapping
 
 from csoftmax import Predictor, SoftmaxRegression, SoftmaxRegressionCV, load
+from csoftmax._commands.bench import _duration
 
 NAMES = ["height", 'the "width", cm', "depth\n(max)", "Länge"]
 SPECIES = np.array(["ash", "elm, young", 'oak "red"'])
@@ -264,6 +265,14 @@ def test_demo(here, call):
     assert told["held_out_right"] > 0.95 * 450
     assert told["fit_report_in_units"]["converged"]
     assert load("digits.model").coef.shape == (10, 64)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(9.994e-7, "0.999 us"), (9.996e-4, "1 ms"), (0.99949, "999 ms"), (0.9996, "1 s"), (12.345, "12.3 s")],
+)
+def test_durations_are_shown_without_exponents(seconds, shown):
+    assert _duration(seconds) == shown
 
 
 def test_bench(here, call, monkeypatch):

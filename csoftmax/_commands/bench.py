@@ -73,8 +73,8 @@ def _text(facts: dict[str, Any]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """With a unit in which there are one to three digits before the point."""
+    """With a unit in which there are one to three digits before the point, also after rounding."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
+        if seconds >= 0.9995 * size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds / 1e-6:.3g} us"
