@@ -311,15 +311,14 @@ class ClusterRows(TrainingRows):
         return least, total
 
     def sample(self, n_rows: int, scaling: Scaling, penalty: Float64) -> "ClusterSample":
-        return ClusterSample(self._chosen(sample_part, n_rows, scaling), penalty)
+        return ClusterSample(self._chosen(sample_part, n_rows, Search.of(self.n_rows, n_rows, scaling)), penalty)
 
     def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> "ClusterStored":
-        return ClusterStored(self._chosen(stored_part, n_rows, scaling), penalty)
+        return ClusterStored(self._chosen(stored_part, n_rows, Search(scaling, 1)), penalty)
 
-    def _chosen(self, function: Callable[..., Any], n_rows: int, scaling: Scaling) -> Parts:
+    def _chosen(self, function: Callable[..., Any], n_rows: int, search: Search) -> Parts:
         """The rows that `LocalRows.sample` would choose of all, kept where they are."""
         n_parts, distance, factor, starts = len(self._numbers), 0.0, 1.0, np.zeros(1 + max(map(max, self._numbers)))
-        search = Search.of(self.n_rows, n_rows, scaling)
         if n_rows < self.n_rows:
             if self._looked is None or self._looked[0] != search.every:
                 found = np.array(self._parts.ask("lengths", search)[0])

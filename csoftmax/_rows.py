@@ -195,7 +195,7 @@ class LocalRows(TrainingRows):
         doi:10.1137/S0097539704442684, draw such rows at random.) Where few of very many rows are wanted, only some runs
         of rows are looked at, by their numbers: to read all would take as long as a pass.
         """
-        return self.sample_of(self._choose(n_rows, scaling), scaling, penalty)
+        return self.sample_of(self._choose(n_rows, Search.of(self.n_rows, n_rows, scaling)), scaling, penalty)
 
     def sample_of(self, choice: Choice, scaling: Scaling, penalty: Float64) -> Sample:
         """The rows of a choice in standardised coordinates."""
@@ -209,8 +209,8 @@ class LocalRows(TrainingRows):
         return Sample(rows, weight, penalty, self.n_threads)
 
     def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> StoredRows:
-        """The same rows as they are stored; all of them without a copy."""
-        return self.stored_of(self._choose(n_rows, scaling), scaling, penalty)
+        """Rows chosen so, but among all, as they are stored; all of them without a copy."""
+        return self.stored_of(self._choose(n_rows, Search(scaling, 1)), scaling, penalty)
 
     def stored_of(self, choice: Choice, scaling: Scaling, penalty: Float64) -> StoredRows:
         """The rows of a choice as they are stored."""
@@ -245,8 +245,7 @@ class LocalRows(TrainingRows):
         hit, weight = _hit(running, lengths, distance, start)
         return places[hit], weight * factor
 
-    def _choose(self, n_rows: int, scaling: Scaling) -> Choice:
-        search = Search.of(self.n_rows, n_rows, scaling)
+    def _choose(self, n_rows: int, search: Search) -> Choice:
         if n_rows >= self.n_rows:
             return self.choose(0, 0, 1, search)
         length, weight = self.length(search)

@@ -186,7 +186,7 @@ def test_only_some_runs_of_rows_are_looked_at(few_are_looked_at, sparse):
     places, lengths = rows._look(search)
     np.testing.assert_array_equal(places, np.flatnonzero(np.arange(6000) // 16 % 4 == 0))
     np.testing.assert_allclose(lengths, 1 + (((X[places] - mean) / deviation) ** 2).sum(axis=1), rtol=1e-9)
-    chosen, weight = rows._choose(500, scaling)
+    chosen, weight = rows._choose(500, search)
     assert np.isin(chosen, places).all()
     assert 300 < len(chosen) <= 501
     # As with all rows, the total length is met exactly: here that of the rows looked at, for all.
@@ -210,7 +210,7 @@ def test_the_rows_looked_at_do_not_depend_on_how_they_are_cut(few_are_looked_at,
     starts = np.cumsum(found[:, 0]) - found[:, 0]
     choices = [part.choose(distance, start, factor, search) for (_, part), start in zip(parts, starts, strict=True)]
     chosen = np.concatenate([a + choice[0] for (a, _), choice in zip(parts, choices, strict=True)])
-    expected = whole._choose(500, scaling)
+    expected = whole._choose(500, search)
     np.testing.assert_array_equal(chosen, expected[0])
     np.testing.assert_allclose(np.concatenate([choice[1] for choice in choices]), expected[1], rtol=1e-9)
 
@@ -228,6 +228,8 @@ def test_a_feature_that_the_sample_does_not_show_is_not_without_curvature(few_ar
     more = sample.penalty - objective.penalty
     np.testing.assert_allclose(more[1], chance * (1 - chance), rtol=1e-2)
     np.testing.assert_array_equal(more[[0, 2, 3, 4, 5]], 0)
+    # Of rows as they are stored, which the L1 term uses without such help, all are looked at.
+    assert (objective.stored_rows(500).X[:, 1] == 1).any()
 
 
 def test_at_zero_all_classes_have_the_same_block():
