@@ -113,6 +113,10 @@ class Sample(NamedTuple):
 
     def squares(self, theta: Float64) -> Float64:
         """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D)."""
+        if len(self.rows) > 0 and not theta.any():  # one of them for all, and no product by BLAS, as above
+            chance, total = 1 / max(len(theta), 2), np.zeros(theta.shape[1])
+            _core.column_spread(self.rows, self.weight, np.zeros_like(total), np.ones_like(total), total)
+            return np.tile(chance * (1 - chance) * total, (len(theta), 1))
         probability = self.probabilities(theta)
         spread = probability * (1 - probability) * self.weight[:, None]
         entries = np.zeros_like(theta)

@@ -1,7 +1,8 @@
 /* Vectors across the features of several columns; part of _kernel_tiles.h.
  *
- * Columns are taken in groups whose sums fit into the registers: of logits those of two rows, of a gradient those of two
- * vectors of features, for all rows of a block, where a residual is spread. So no load serves one product only:
+ * Columns are taken in groups whose sums fit into the registers: of logits those of ROWS_OF_LOGITS rows and up to
+ * COLUMNS_OF_LOGITS columns, of a gradient those of two vectors of features and a panel of columns, for all rows of a
+ * block, where a residual is spread. So no load serves one product only:
  *
  *    tile[r][k]     += x[r][j ..] * packed[j ..][k]
  *    gradient[j][k] += x[r][j ..] * z[r][k]
@@ -10,30 +11,39 @@
  */
 #define PIECE_BYTES 20480
 #define ROWS_ACROSS 32
+#define COLUMNS_OF_LOGITS 6
 
-#define CASE_ACROSS(COLUMNS, FUNCTION, ...)                                                                          \
+#define CASE_ACROSS(MOST, COLUMNS, FUNCTION, ...)                                                                    \
     case COLUMNS: FUNCTION(1, COLUMNS, __VA_ARGS__); break;                                                          \
-    case 16 + COLUMNS: FUNCTION(2, COLUMNS, __VA_ARGS__); break;
-#if MOST_ACROSS > 6
-#define MORE_CASES_ACROSS(...)                                                                                       \
-    CASE_ACROSS(7, __VA_ARGS__)                                                                                      \
-    CASE_ACROSS(8, __VA_ARGS__)                                                                                      \
-    CASE_ACROSS(9, __VA_ARGS__)                                                                                      \
-    CASE_ACROSS(10, __VA_ARGS__)                                                                                     \
-    CASE_ACROSS(11, __VA_ARGS__)                                                                                     \
-    CASE_ACROSS(12, __VA_ARGS__)
-#else
-#define MORE_CASES_ACROSS(...)
-#endif
-#define FOR_COLUMNS_ACROSS(...)                                                                                      \
-    switch (16 * two + columns) {                                                                                    \
-        CASE_ACROSS(2, __VA_ARGS__)                                                                                  \
-        CASE_ACROSS(3, __VA_ARGS__)                                                                                  \
-        CASE_ACROSS(4, __VA_ARGS__)                                                                                  \
-        CASE_ACROSS(5, __VA_ARGS__)                                                                                  \
-        CASE_ACROSS(6, __VA_ARGS__)                                                                                  \
-        MORE_CASES_ACROSS(__VA_ARGS__)                                                                               \
+    case 16 + COLUMNS: FUNCTION(MOST, COLUMNS, __VA_ARGS__); break;
+#if VECTOR_BYTES == 64
+#define ROWS_OF_LOGITS 4
+#define FOR_COLUMNS_OF_LOGITS(...)                                                                                   \
+    switch (16 * (rows > 1) + columns) {                                                                             \
+        CASE_ACROSS(4, 4, __VA_ARGS__)                                                                               \
+        CASE_ACROSS(4, 5, __VA_ARGS__)                                                                               \
+        CASE_ACROSS(4, 6, __VA_ARGS__)                                                                               \
     }
+#define FOR_COLUMNS_OF_GRADIENT(...)                                                                                 \
+    switch (16 * (vectors > 1) + columns) {                                                                          \
+        CASE_ACROSS(2, 9, __VA_ARGS__)                                                                               \
+        CASE_ACROSS(2, 10, __VA_ARGS__)                                                                              \
+        CASE_ACROSS(2, 11, __VA_ARGS__)                                                                              \
+        CASE_ACROSS(2, 12, __VA_ARGS__)                                                                              \
+    }
+#else
+#define ROWS_OF_LOGITS 2
+#define FOR_COLUMNS_ACROSS(MANY, ...)                                                                                \
+    switch (16 * (MANY) + columns) {                                                                                 \
+        CASE_ACROSS(2, 2, __VA_ARGS__)                                                                               \
+        CASE_ACROSS(2, 3, __VA_ARGS__)                                                                               \
+        CASE_ACROSS(2, 4, __VA_ARGS__)                                                                               \
+        CASE_ACROSS(2, 5, __VA_ARGS__)                                                                               \
+        CASE_ACROSS(2, 6, __VA_ARGS__)                                                                               \
+    }
+#define FOR_COLUMNS_OF_LOGITS(...) FOR_COLUMNS_ACROSS(rows > 1, __VA_ARGS__)
+#define FOR_COLUMNS_OF_GRADIENT(...) FOR_COLUMNS_ACROSS(vectors > 1, __VA_ARGS__)
+#endif
 
 FLATTEN TARGET void NAME(fetch_across)(const REAL *ahead, ptrdiff_t pace)
 {
@@ -43,9 +53,9 @@ FLATTEN TARGET void NAME(fetch_across)(const REAL *ahead, ptrdiff_t pace)
 }
 
 FLATTEN TARGET void NAME(add_across)(const int rows, const int columns, ptrdiff_t d, const REAL *x, const REAL *packed,
-                                     VEC sum[2][MOST_ACROSS])
+                                     VEC sum[ROWS_OF_LOGITS][COLUMNS_OF_LOGITS])
 {
-    VEC values[2];
+    VEC values[ROWS_OF_LOGITS];
     UNROLL
     for (int r = 0; r < rows; r++) {
         values[r] = *(const VEC *)(x + r * d);
@@ -61,20 +71,21 @@ FLATTEN TARGET void NAME(add_across)(const int rows, const int columns, ptrdiff_
     }
 }
 
-/* n features, of which those that do not fill the last vector stand at its end. With `more`, tile has sums to begin with. */
-FLATTEN TARGET void NAME(logits_of_vectors)(const int rows, const int columns, ptrdiff_t n, ptrdiff_t d, int more,
-                                            const REAL *RESTRICT x, const REAL *RESTRICT packed,
+/* n features, of which those that do not fill the last vector stand at its end. Vectors of features in `packed`, and rows
+ * in the tile, lie a step apart. With `more`, tile has sums to begin with. */
+FLATTEN TARGET void NAME(logits_of_vectors)(const int rows, const int columns, ptrdiff_t n, ptrdiff_t d, ptrdiff_t step,
+                                            int more, const REAL *RESTRICT x, const REAL *RESTRICT packed,
                                             REAL *RESTRICT tile, const REAL *ahead, ptrdiff_t pace)
 {
     const VEC zero = {0};
     const REAL *const tail = x + n / LANES * LANES;
-    VEC sum[2][MOST_ACROSS];
+    VEC sum[ROWS_OF_LOGITS][COLUMNS_OF_LOGITS];
     UNROLL
     for (int r = 0; r < rows; r++)
         UNROLL
         for (int k = 0; k < columns; k++)
-            sum[r][k] = more ? *(const VEC *)(tile + (r * columns + k) * LANES) : zero;
-    for (; x < tail; x += LANES, packed += columns * LANES, ahead += pace) {
+            sum[r][k] = more ? *(const VEC *)(tile + r * step + k * LANES) : zero;
+    for (; x < tail; x += LANES, packed += step, ahead += pace) {
         NAME(fetch_across)(ahead, pace);
         NAME(add_across)(rows, columns, d, x, packed, sum);
     }
@@ -84,26 +95,27 @@ FLATTEN TARGET void NAME(logits_of_vectors)(const int rows, const int columns, p
     for (int r = 0; r < rows; r++)
         UNROLL
         for (int k = 0; k < columns; k++)
-            *(VEC *)(tile + (r * columns + k) * LANES) = sum[r][k];
+            *(VEC *)(tile + r * step + k * LANES) = sum[r][k];
 }
 
-/* Two rows, or one. */
-NOINLINE TARGET void NAME(logits_of_rows)(int two, ptrdiff_t columns, ptrdiff_t n, ptrdiff_t d, int more,
-                                          const REAL *x, const REAL *packed, REAL *tile,
-                                          const REAL *ahead, ptrdiff_t pace)
+/* ROWS_OF_LOGITS rows, or one. */
+NOINLINE TARGET void NAME(logits_of_rows)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t n, ptrdiff_t d, ptrdiff_t step,
+                                          int more, const REAL *x, const REAL *packed, REAL *tile, const REAL *ahead,
+                                          ptrdiff_t pace)
 {
-    FOR_COLUMNS_ACROSS(NAME(logits_of_vectors), n, d, more, x, packed, tile, ahead, pace)
+    FOR_COLUMNS_OF_LOGITS(NAME(logits_of_vectors), n, d, step, more, x, packed, tile, ahead, pace)
 }
 
 /* The sums of a whole tile, with their intercepts, to z. */
-static TARGET void NAME(across_to_scores)(ptrdiff_t columns, const REAL *RESTRICT tile, const REAL *RESTRICT intercept,
-                                          REAL *RESTRICT z, ptrdiff_t row_stride, ptrdiff_t column_stride)
+static TARGET void NAME(across_to_scores)(ptrdiff_t columns, ptrdiff_t step, const REAL *RESTRICT tile,
+                                          const REAL *RESTRICT intercept, REAL *RESTRICT z, ptrdiff_t row_stride,
+                                          ptrdiff_t column_stride)
 {
     for (ptrdiff_t k = 0; k < columns; k++) {
         COLUMN v[TILE_ROWS];
         UNROLL
         for (int r = 0; r < TILE_ROWS; r++) {
-            const COLUMN *part = (const COLUMN *)(tile + (r * columns + k) * LANES);
+            const COLUMN *part = (const COLUMN *)(tile + r * step + k * LANES);
             v[r] = part[0];
             UNROLL
             for (int p = 1; p < LANES / TILE_ROWS; p++)
@@ -119,34 +131,47 @@ static TARGET void NAME(across_to_scores)(ptrdiff_t columns, const REAL *RESTRIC
     }
 }
 
+/* Some columns of a panel, whose rows lie a step apart. */
+static TARGET void NAME(logits_of_columns)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t columns, ptrdiff_t step,
+                                           const REAL *x, const REAL *packed, const REAL *intercept, REAL *z,
+                                           ptrdiff_t row_stride, ptrdiff_t column_stride, const REAL *ahead,
+                                           ptrdiff_t slow)
+{
+    REAL tile[ROWS_ACROSS * MOST_ACROSS * LANES];
+    const ptrdiff_t piece = PIECE_BYTES / (columns * LANES * (ptrdiff_t)sizeof(REAL)) * LANES;
+    const ptrdiff_t together = d > piece ? ROWS_ACROSS : TILE_ROWS;
+    for (ptrdiff_t i = 0, rows; i < n_rows; i += rows, x += rows * d, z += rows * row_stride, ahead += rows * d / slow) {
+        rows = n_rows - i < together ? n_rows - i : together;
+        for (ptrdiff_t j = 0; j < d; j += piece)
+            for (ptrdiff_t r = 0, some; r < rows; r += some) {
+                some = rows - r < ROWS_OF_LOGITS ? 1 : ROWS_OF_LOGITS;
+                NAME(logits_of_rows)(some, columns, d - j < piece ? d - j : piece, d, step, j > 0, x + r * d + j,
+                                     packed + j / LANES * step, tile + r * step, ahead + (r * d + some * j) / slow,
+                                     some * LANES / slow);
+            }
+        for (ptrdiff_t r = 0; r < rows; r += TILE_ROWS)
+            if (rows - r < TILE_ROWS)
+                NAME(tile_to_scores)(rows - r, columns, LANES, step, tile + r * step, intercept, z + r * row_stride,
+                                     row_stride, column_stride);
+            else
+                NAME(across_to_scores)(columns, step, tile + r * step, intercept, z + r * row_stride, row_stride,
+                                       column_stride);
+    }
+}
+
 static TARGET void NAME(logits_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const REAL *x,
                                        const REAL *packed, const REAL *intercept, REAL *z, ptrdiff_t row_stride,
                                        ptrdiff_t column_stride, const REAL *ahead, int half)
 {
-    REAL tile[ROWS_ACROSS * MOST_ACROSS * LANES];
-    const ptrdiff_t panel = NAME(tile_panel)(d, n_columns), slow = ((n_columns + panel - 1) / panel) << half;
-    const ptrdiff_t piece = PIECE_BYTES / (panel * LANES * (ptrdiff_t)sizeof(REAL)) * LANES;
-    const ptrdiff_t together = d > piece ? ROWS_ACROSS : TILE_ROWS;
-    for (ptrdiff_t first = 0; first < n_columns; first += panel, ahead += n_rows * d / slow) {
-        const ptrdiff_t columns = n_columns - first < panel ? n_columns - first : panel, step = columns * LANES;
-        for (ptrdiff_t i = 0, rows; i < n_rows; i += rows) {
-            rows = n_rows - i < together ? n_rows - i : together;
-            for (ptrdiff_t j = 0; j < d; j += piece)
-                for (ptrdiff_t r = 0; r < rows; r += 2)
-                    NAME(logits_of_rows)(rows - r > 1, columns, d - j < piece ? d - j : piece, d, j > 0,
-                                         x + (i + r) * d + j, packed + j * columns, tile + r * step,
-                                         ahead + ((i + r) * d + 2 * j) / slow, 2 * LANES / slow);
-            for (ptrdiff_t r = 0; r < rows; r += TILE_ROWS) {
-                REAL *scores = z + first * column_stride + (i + r) * row_stride;
-                if (rows - r < TILE_ROWS)
-                    NAME(tile_to_scores)(rows - r, columns, LANES, step, tile + r * step, intercept + first, scores,
-                                         row_stride, column_stride);
-                else
-                    NAME(across_to_scores)(columns, tile + r * step, intercept + first, scores, row_stride,
-                                           column_stride);
-            }
-        }
-        packed += (d + LANES - 1) / LANES * step;
+    const ptrdiff_t panel = NAME(tile_panel)(d, n_columns), groups = (panel + COLUMNS_OF_LOGITS - 1) / COLUMNS_OF_LOGITS;
+    const ptrdiff_t group = (panel + groups - 1) / groups, slow = (n_columns + group - 1) / group << half;
+    for (ptrdiff_t first = 0, some; first < n_columns; first += some, ahead += n_rows * d / slow) {
+        const ptrdiff_t in_panel = first % panel, whole = first - in_panel;
+        const ptrdiff_t columns = n_columns - whole < panel ? n_columns - whole : panel;
+        some = columns - in_panel < group ? columns - in_panel : group;
+        NAME(logits_of_columns)(n_rows, d, some, columns * LANES, x,
+                                packed + (d + LANES - 1) / LANES * LANES * whole + in_panel * LANES, intercept + first,
+                                z + first * column_stride, row_stride, column_stride, ahead, slow);
     }
 }
 
@@ -185,11 +210,11 @@ FLATTEN TARGET void NAME(gradient_of_vectors)(const int vectors, const int colum
 }
 
 /* Two vectors of features, or one. */
-NOINLINE TARGET void NAME(gradient_of_features)(int two, ptrdiff_t columns, ptrdiff_t n_rows, ptrdiff_t d,
+NOINLINE TARGET void NAME(gradient_of_features)(ptrdiff_t vectors, ptrdiff_t columns, ptrdiff_t n_rows, ptrdiff_t d,
                                                 const REAL *x, const REAL *z, ptrdiff_t ld, REAL *gradient,
                                                 const REAL *ahead, ptrdiff_t pace)
 {
-    FOR_COLUMNS_ACROSS(NAME(gradient_of_vectors), n_rows, d, x, z, ld, gradient, ahead, pace)
+    FOR_COLUMNS_OF_GRADIENT(NAME(gradient_of_vectors), n_rows, d, x, z, ld, gradient, ahead, pace)
 }
 
 static TARGET void NAME(gradient_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const REAL *x,
@@ -204,7 +229,7 @@ static TARGET void NAME(gradient_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_
         REAL *sums = gradient;
         for (ptrdiff_t first = 0; first < n_columns; first += panel, ahead += n_rows * n / slow) {
             const ptrdiff_t columns = n_columns - first < panel ? n_columns - first : panel;
-            NAME(gradient_of_features)(n > LANES, columns, n_rows, d, some, z + first * ld, ld, sums + j * columns, ahead,
+            NAME(gradient_of_features)(n / LANES, columns, n_rows, d, some, z + first * ld, ld, sums + j * columns, ahead,
                                        n / slow);
             sums += (d + LANES - 1) / LANES * LANES * columns;
         }
@@ -213,6 +238,9 @@ static TARGET void NAME(gradient_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_
 
 #undef PIECE_BYTES
 #undef ROWS_ACROSS
+#undef COLUMNS_OF_LOGITS
+#undef ROWS_OF_LOGITS
 #undef CASE_ACROSS
-#undef MORE_CASES_ACROSS
 #undef FOR_COLUMNS_ACROSS
+#undef FOR_COLUMNS_OF_LOGITS
+#undef FOR_COLUMNS_OF_GRADIENT

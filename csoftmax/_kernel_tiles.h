@@ -245,14 +245,17 @@ FLATTEN TARGET void NAME(transpose)(COLUMN v[TILE_ROWS])
     }
 }
 
-/* The same with the halves of what comes of it added up: the sum of each, in v[0]. */
+/* The sum of each, in v[0]. Halves are added up last, so that all before stays within the lanes of a vector. */
 FLATTEN TARGET void NAME(sums)(COLUMN v[TILE_ROWS])
 {
     UNROLL
-    for (int half = TILE_ROWS / 2; half > 0; half /= 2)
-        UNROLL
-        for (int i = 0; i < half; i++)
-            v[i] = SHUFFLE(v[i], v[i + half], LOW) + SHUFFLE(v[i], v[i + half], HIGH);
+    for (int i = 0; i < TILE_ROWS; i += 2)
+        v[i] = SHUFFLE(v[i], v[i + 1], ONES_LOW) + SHUFFLE(v[i], v[i + 1], ONES_HIGH);
+    UNROLL
+    for (int i = 0; i < TILE_ROWS; i += 4)
+        v[i] = SHUFFLE(v[i], v[i + 2], PAIRS_LOW) + SHUFFLE(v[i], v[i + 2], PAIRS_HIGH);
+    if (TILE_ROWS == 8)
+        v[0] = SHUFFLE(v[0], v[TILE_ROWS / 2], HALVES_LOW) + SHUFFLE(v[0], v[TILE_ROWS / 2], HALVES_HIGH);
 }
 #endif
 

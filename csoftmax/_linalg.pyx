@@ -5,14 +5,21 @@ Like _core it trusts its arguments.
 """
 from libc.math cimport fabs, sqrt
 from libc.string cimport memcpy
-from scipy.linalg.cython_blas cimport daxpy, ddot, dsyrk
+from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk
 from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
 
 include "_blas_int.pxi"
 
 cdef enum:
     SHORT = 100000  # multiplications for which the GIL is kept: another thread would take it for longer than they last
-    SMALL_FACTOR = 256  # rows up to which LAPACK's threads are not worth waking
+    # Threads of BLAS, once woken, go on spinning for 25 ms, and hold up the next passes: only larger factors, and solves
+    # of more multiplications, are worth that.
+    LARGE_FACTOR = 1024
+    LONG_SOLVE = 100000000
+    # Products of so many rows, columns and terms OpenBLAS keeps on the calling thread.
+    TALL = 40
+    PANEL = 48
+    DEEP = 256
     TOGETHER = 512  # columns at a time, which stay in the cache
     ALONE = 8192  # elements of vectors that OpenBLAS keeps on the calling thread
 
@@ -20,7 +27,7 @@ cdef enum:
 # ---- vectors ------------------------------------------------------------------------------------------------------
 
 cdef double inner(Py_ssize_t n, const double *x, const double *y) noexcept nogil:
-    """x.y, by pieces: threads of BLAS that were woken for it would go on spinning, and hold up the next pass."""
+    """x.y, by pieces, which BLAS does not give to threads."""
     cdef:
         Py_ssize_t start = 0
         blas_int length, one = 1
@@ -199,7 +206,7 @@ def equilibrate(double[:, ::1] lower, double[::1] unit):
 def factorise(const double[:, ::1] lower, double ridge, double[:, ::1] factor):
     """Cholesky factor of a matrix, given by its lower triangle, plus ridge I; False if that is not positive definite.
 
-    OpenBLAS gives even a 20 x 20 factorisation to all its threads, and waits for them: small ones are done here.
+    LAPACK would give even a 20 x 20 factorisation to all threads of OpenBLAS.
     """
     cdef Py_ssize_t n = lower.shape[0], r
     for r in range(n):
@@ -216,24 +223,47 @@ cdef bint _factorise(Py_ssize_t size, double *matrix) noexcept nogil:
     cdef:
         char upper = b'U'
         blas_int n = <blas_int>size, one = 1, length, info = 0
-        Py_ssize_t i, j
+        Py_ssize_t start = 0, stop, i, j
         double pivot
         double *row
-    if size > SMALL_FACTOR:
+    if size > LARGE_FACTOR:
         # To LAPACK the matrix is its transpose, so our lower triangle is its upper one.
         dpotrf(&upper, &n, matrix, &n, &info)
         return info == 0
-    for i in range(size):
-        row = matrix + i * size
-        for j in range(i):
-            length = <blas_int>j
-            row[j] = (row[j] - ddot(&length, row, &one, matrix + j * size, &one)) / matrix[j * size + j]
-        length = <blas_int>i
-        pivot = row[i] - ddot(&length, row, &one, row, &one)
-        if not pivot > 0:
-            return False
-        row[i] = sqrt(pivot)
+    while start < size:
+        stop = min(start + PANEL, size)
+        _subtract_before(size, start, stop, matrix)
+        for i in range(start, size):
+            row = matrix + i * size
+            for j in range(start, min(i, stop)):
+                length = <blas_int>(j - start)
+                row[j] -= ddot(&length, row + start, &one, matrix + j * size + start, &one)
+                row[j] /= matrix[j * size + j]
+            if i < stop:
+                length = <blas_int>(i - start)
+                pivot = row[i] - ddot(&length, row + start, &one, row + start, &one)
+                if not pivot > 0:
+                    return False
+                row[i] = sqrt(pivot)
+        start = stop
     return True
+
+
+cdef void _subtract_before(Py_ssize_t size, Py_ssize_t start, Py_ssize_t stop, double *matrix) noexcept nogil:
+    """From some columns of the lower triangle, what the columns of the factor before them add up to there."""
+    cdef:
+        char transposed = b'T', plain = b'N'
+        double minus = -1, one = 1
+        blas_int n = <blas_int>size, width = <blas_int>(stop - start), rows, depth
+        Py_ssize_t i = start, k
+    while i < size:
+        rows, k = <blas_int>min(<Py_ssize_t>TALL, size - i), 0
+        while k < start:
+            depth = <blas_int>min(<Py_ssize_t>DEEP, start - k)
+            dgemm(&transposed, &plain, &width, &rows, &depth, &minus, matrix + start * size + k, &n,
+                  matrix + i * size + k, &n, &one, matrix + i * size + start, &n)
+            k += depth
+        i += rows
 
 
 def solve(const double[:, :, ::1] factors, const double[:, ::1] units, const Py_ssize_t[::1] member,
@@ -275,32 +305,34 @@ def centre(double[:, ::1] rows):
 
 
 cdef void _solve(const double[:, :, ::1] factors, const Py_ssize_t[::1] member, double[:, ::1] rows) noexcept nogil:
+    """Rows of one member take each row of its factor together, which comes from far."""
     cdef:
         char upper = b'U'
         blas_int n = <blas_int>rows.shape[1], m, one = 1, length, info
-        Py_ssize_t r = 0, i
+        Py_ssize_t first = 0, last, i, r
         const double *factor
-        double *x
         double share
-    while r < rows.shape[0]:
-        factor, x = &factors[member[r], 0, 0], &rows[r, 0]
-        m = 1
-        while r + m < rows.shape[0] and member[r + m] == member[r]:
-            m += 1
-        if n > SMALL_FACTOR and m >= 4:
-            dpotrs(&upper, &n, &m, <double*>factor, &n, x, &n, &info)
-            r += m
+    while first < rows.shape[0]:
+        last = first + 1
+        while last < rows.shape[0] and member[last] == member[first]:
+            last += 1
+        factor, m = &factors[member[first], 0, 0], <blas_int>(last - first)
+        if <Py_ssize_t>n * n * m > LONG_SOLVE:
+            dpotrs(&upper, &n, &m, <double*>factor, &n, &rows[first, 0], &n, &info)
+            first = last
             continue
         for i in range(n):
             length = <blas_int>i
-            share = ddot(&length, <double*>factor + i * n, &one, x, &one)
-            x[i] = (x[i] - share) / factor[i * n + i]
+            for r in range(first, last):
+                share = ddot(&length, <double*>factor + i * n, &one, &rows[r, 0], &one)
+                rows[r, i] = (rows[r, i] - share) / factor[i * n + i]
         for i in range(n - 1, -1, -1):
             length = <blas_int>i
-            x[i] /= factor[i * n + i]
-            share = -x[i]
-            daxpy(&length, &share, <double*>factor + i * n, &one, x, &one)
-        r += 1
+            for r in range(first, last):
+                rows[r, i] /= factor[i * n + i]
+                share = -rows[r, i]
+                daxpy(&length, &share, <double*>factor + i * n, &one, &rows[r, 0], &one)
+        first = last
 
 
 # ---- L-BFGS -----------------------------------------------------------------------------------------------------

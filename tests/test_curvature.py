@@ -1,5 +1,6 @@
 """The models of the Hessian, and what is compiled beneath them, against plain NumPy."""
 
+import itertools
 import math
 
 import numpy as np
@@ -371,9 +372,11 @@ def test_models_do_not_depend_on_the_number_of_threads(n, d, n_threads):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 20, 64, 100, 300])
+@pytest.mark.parametrize(
+    ("n", "m"),
+    [*itertools.product([1, 2, 5, 20, 64, 100, 350], [1, 3, 4, 7]), (300, 1200), (1100, 3)],  # the last two by LAPACK
+)
 @pytest.mark.parametrize("condition", [1e2, 1e12])
-@pytest.mark.parametrize("m", [1, 3, 4, 7])
 def test_the_compiled_cholesky_solve(n, condition, m):
     rng = np.random.default_rng(n)
     Q, values = np.linalg.qr(rng.standard_normal((n, n)))[0], np.geomspace(1, 1 / condition, n)
