@@ -12,8 +12,8 @@ include "_blas_int.pxi"
 
 cdef enum:
     SHORT = 100000  # multiplications for which the GIL is kept: another thread would take it for longer than they last
-    # Threads of BLAS, once woken, go on spinning for 25 ms, and hold up the next passes: only larger factors, and solves
-    # of more multiplications, are worth that.
+    # Threads of BLAS, once woken, spin for 25 ms and hold up the passes that follow: only larger factors, and solves of
+    # more multiplications, are worth that.
     LARGE_FACTOR = 1024
     LONG_SOLVE = 100000000
     # Products of so many rows, columns and terms OpenBLAS keeps on the calling thread.
