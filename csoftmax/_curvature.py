@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from . import _core, _kernels, _linalg
 from ._mapped import readable
-from ._passes import scores
+from ._passes import scores, times_transposed
 from ._threads import run
 from ._typing import Float64, Rows
 
@@ -122,7 +122,7 @@ class Sample(NamedTuple):
         entries = np.zeros_like(theta)
         for start in range(0, len(self.rows), BLOCK):
             part = slice(start, start + BLOCK)
-            entries += spread[part].T @ self.rows[part] ** 2
+            entries += _weighted_sums(self.rows[part] ** 2, spread[part], self.n_threads)
         return entries
 
     def gram(self, factor: Float64) -> Float64:
@@ -171,7 +171,9 @@ class StoredRows(NamedTuple):
         columns, d = len(theta), self.X.shape[1]
         coef, intercept = np.zeros((max(columns, 2), d)), np.zeros(max(columns, 2))
         np.multiply(theta[:, :d], self.unit, out=coef[-columns:])
-        intercept[-columns:] = (theta[:, d] if self.fit_intercept else 0.0) - coef[-columns:] @ self.center
+        intercept[-columns:] = (theta[:, d] if self.fit_intercept else 0.0) - np.einsum(
+            "kj,j->k", coef[-columns:], self.center
+        )
         for start in range(0, self.X.shape[0], step):
             part = readable(self.X, slice(start, start + step)).astype(np.float64, copy=False)
             probability = scores(part, coef, intercept, self.n_threads, "softmax")[:, -columns:]
@@ -183,7 +185,10 @@ class StoredRows(NamedTuple):
         entries = np.zeros_like(theta)
         for part, weight, probability in self._blocks(theta, max(BLOCK, STORED_BLOCK // max(len(theta), 2))):
             spread = probability * (1 - probability) * weight[:, None]
-            entries[:, :d] += spread.T @ ((np.asarray(part) - self.center) * self.unit) ** 2
+            rows = np.subtract(part, self.center)
+            rows *= self.unit
+            rows *= rows
+            entries[:, :d] += _weighted_sums(rows, spread, self.n_threads)
             entries[:, d:] += spread.sum(axis=0)[:, None]
         return entries
 
@@ -213,6 +218,11 @@ class StoredRows(NamedTuple):
         out += np.tril(out, -1).T
         np.einsum("aa->a", out)[:] += self.penalty[j]
         return out
+
+
+def _weighted_sums(rows: Float64, weight: Float64, n_threads: int) -> Float64:
+    """weight' rows, (K, d), for weights (m, K)."""
+    return times_transposed(np.ascontiguousarray(rows.T), np.ascontiguousarray(weight.T), n_threads).T
 
 
 def _by_tiles(size: int) -> bool:

@@ -325,3 +325,11 @@ def scores(
 
     run(chunks, plan.n_chunks // together, workers)
     return out
+
+
+def times_transposed(A: Array, B: Array, n_threads: int = 1) -> Array:
+    """A B', of C-contiguous arrays (n, m) and (k, m), which threads of BLAS could well make faster.
+
+    But these, once woken, spin for 25 ms, and hold up the passes that follow.
+    """
+    return scores(A, B, np.zeros(len(B), A.dtype), n_threads)

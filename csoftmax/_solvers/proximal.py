@@ -23,6 +23,7 @@ import numpy.typing as npt
 from .. import _linalg
 from .._curvature import StoredSums, solver
 from .._objective import Objective
+from .._passes import times_transposed
 from .._typing import Float64
 from ._descent import PATIENCE, Descent, Verdict
 from ._result import Options, Result
@@ -120,7 +121,7 @@ class Proximal(Descent):
 
     def _l1_term(self, theta: Float64) -> float:
         places = np.flatnonzero(theta)
-        return float(self._l1_at(places) @ abs(theta[places]))
+        return _linalg.dot(self._l1_at(places), abs(theta[places]))
 
     # ---- the model ------------------------------------------------------------------------------------------------
 
@@ -182,31 +183,34 @@ class Proximal(Descent):
             for _ in range(min(POLISH, 4 + POLISH_WORK // len(active) ** 3)):
                 if _polish(model, hessian, step, product, feature, columns):
                     break
-        return step, float(step @ product), settled
+        return step, _linalg.dot(step, product), settled
 
     def _by_pairs(self, model: "Quadratic") -> tuple[Float64, float, bool]:
         """The step that nearly minimises the model with the pairs, the curvature along it, and that it is not exact."""
         self._renew_diagonal()
         active, pairs = self.active, self._pairs
-        diagonal, rank = self._diagonal[active], 2 * len(pairs)
-        left, right = np.zeros((len(active), rank)), np.zeros((len(active), rank))
+        diagonal = self._diagonal[active]
+        left = right = np.zeros((len(active), 0))
         if pairs:
             places, step, turn = pairs[-1]
-            scale = max(1e-3, float(turn[active] @ (turn[active] / diagonal)) / float(step @ turn[places]))
+            own = turn[active]
+            scale = max(1e-3, _linalg.dot(own, own / diagonal) / _linalg.dot(step, turn[places]))
             diagonal = scale * diagonal
             moved = np.unique(np.concatenate([pair.places for pair in pairs]))
             S, T = np.array([pair.step_at(moved) for pair in pairs]), np.array([pair.turn[moved] for pair in pairs])
-            products, bases = S @ T.T, (S * (scale * self._diagonal[moved])) @ S.T
+            products = times_transposed(S, T)
+            bases = times_transposed(S * (scale * self._diagonal[moved]), S)
             lower = np.tril(products, -1)
             middle = np.block([[bases, lower], [lower.T, -np.diag(np.diag(products))]])
             unit = 1 / np.sqrt(abs(middle.diagonal()))
             steps = [diagonal * pair.step_at(active) for pair in pairs]
-            right[:] = np.stack(steps + [pair.turn[active] for pair in pairs], axis=1)
+            right = np.stack(steps + [pair.turn[active] for pair in pairs], axis=1)
             right *= unit
-            left[:] = np.linalg.solve(middle * unit * unit[:, None], right.T).T
-        change, product = np.zeros(len(active)), np.zeros(rank)
+            left = times_transposed(right, np.linalg.inv(middle * unit * unit[:, None]))
+        change, product = np.zeros(len(active)), np.zeros(2 * len(pairs))
         _linalg.descend_low_rank(diagonal, left, right, *model, change, product, ACCURACY * self.norm, SWEEPS)
-        return change, float(diagonal @ change**2) - float((left.T @ change) @ product), False
+        by_left = np.einsum("a,ar->r", change, left)
+        return change, _linalg.dot(diagonal, change**2) - _linalg.dot(by_left, product), False
 
     def _renew_diagonal(self) -> None:
         """The diagonal of the Hessian at theta, if it is time."""
@@ -227,7 +231,7 @@ class Proximal(Descent):
         if not change.any():
             return False
         start, l1 = self.theta[active], self._l1_at(active)
-        slope = float(self.gradient[active] @ change) + _change_of_l1(l1, start, change)
+        slope = _linalg.dot(self.gradient[active], change) + _change_of_l1(l1, start, change)
         if not slope < 0:
             return False
         noise = 2 * self.objective.precision * abs(self.value)
@@ -257,7 +261,7 @@ class Proximal(Descent):
         places = np.flatnonzero(theta != self.theta)
         step, turn = theta[places] - self.theta[places], np.subtract(gradient, self.gradient, out=self.gradient)
         self.theta, self._smooth, self.gradient = theta, smooth, gradient
-        if float(step @ turn[places]) > np.finfo(np.float64).eps * _linalg.dot(turn, turn):
+        if _linalg.dot(step, turn[places]) > np.finfo(np.float64).eps * _linalg.dot(turn, turn):
             self._pairs = [*self._pairs, Pair(places, step, turn)][-self._history :]
         self._diagonal_age += 1
         self._measure(value)
@@ -284,11 +288,11 @@ class Quadratic(NamedTuple):
 
     def fall(self, step: Float64, curvature: float) -> float:
         """What the model falls by along a step; curvature is s'Hs."""
-        return -float(self.gradient @ step) - curvature / 2 - _change_of_l1(self.l1, self.start, step)
+        return -_linalg.dot(self.gradient, step) - curvature / 2 - _change_of_l1(self.l1, self.start, step)
 
 
 def _change_of_l1(l1: Float64, start: Float64, step: Float64) -> float:
-    return float(l1 @ (abs(start + step) - abs(start)))
+    return _linalg.dot(l1, abs(start + step) - abs(start))
 
 
 def _polish(model: Quadratic, hessian: Float64, step: Float64, product: Float64, feature: Places, columns: int) -> bool:
@@ -322,8 +326,8 @@ def _polish(model: Quadratic, hessian: Float64, step: Float64, product: Float64,
             moved[crossing[reach.argmin()]] = 0
         trial = step.copy()
         trial[support] = moved - start[support]
-        by_hessian = hessian @ trial
-        if model.fall(trial, float(trial @ by_hessian)) > model.fall(step, float(step @ product)):
+        by_hessian = times_transposed(hessian, trial[None]).ravel()
+        if model.fall(trial, _linalg.dot(trial, by_hessian)) > model.fall(step, _linalg.dot(step, product)):
             step[:], product[:] = trial, by_hessian
             return not len(crossing)
         if length == first:
