@@ -1,6 +1,7 @@
 """The pool of threads: every item once, errors after the items under way, and nothing that an interrupt can lock up."""
 
 import _thread
+import os
 import random
 import subprocess
 import sys
@@ -82,3 +83,47 @@ def test_interrupts_at_any_moment_lock_nothing():
     command = [sys.executable, "-P", "-c", code, folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "400 [0, 1, 2, 3, 4, 5, 6, 7]\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tells the time of each thread in /proc")
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((4000, 300, 10), ""),  # a factor for each class
+        ((1500, 2000, 4), ""),  # the diagonal
+        ((4000, 100, 5), "l1_ratio=1.0, C=0.1"),  # both models of the proximal method
+    ],
+)
+def test_a_fit_in_one_thread_wakes_no_threads_of_blas(size, options):
+    """They would spin for 25 ms each time, beside the threads of the next passes."""
+    code = f"""
+import os, time
+from pathlib import Path
+import numpy as np
+from csoftmax import SoftmaxRegression
+
+def ticks():
+    stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc/self/task").glob("*/stat")
+             if path.parent.name != str(os.getpid())]
+    return len(stats), sum(int(stat[11]) + int(stat[12]) for stat in stats)
+
+rng = np.random.default_rng(0)
+n, d, K = {size}
+X = rng.standard_normal((n, d))
+y = (3 / d**0.5 * np.einsum("ij,jk->ik", X, rng.standard_normal((d, K))) + rng.gumbel(size=(n, K))).argmax(axis=1)
+time.sleep(0.3)  # until they sleep again after the imports
+threads, before = ticks()
+SoftmaxRegression(n_threads=1, {options}).fit(X, y)
+time.sleep(0.1)
+print(threads, ticks()[1] - before)
+A = rng.standard_normal((1000, 1000))
+A @ A
+time.sleep(0.1)
+print(ticks()[1] - before)
+"""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=True, env=environment)
+    threads, in_fit, after_product = map(int, done.stdout.split())
+    if threads == 0 or after_product == 0:
+        pytest.skip("this BLAS has no threads that could be seen")
+    assert in_fit == 0
