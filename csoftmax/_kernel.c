@@ -47,18 +47,6 @@
 #define HIGH_8 4, 12, 5, 13, 6, 14, 7, 15
 #define EVEN_8 0, 2, 4, 6, 8, 10, 12, 14
 #define ODD_8 1, 3, 5, 7, 9, 11, 13, 15
-#define ONES_LOW_4 LOW_4
-#define ONES_HIGH_4 HIGH_4
-#define PAIRS_LOW_4 0, 1, 4, 5
-#define PAIRS_HIGH_4 2, 3, 6, 7
-#define HALVES_LOW_4 LOW_4
-#define HALVES_HIGH_4 HIGH_4
-#define ONES_LOW_8 0, 8, 1, 9, 4, 12, 5, 13
-#define ONES_HIGH_8 2, 10, 3, 11, 6, 14, 7, 15
-#define PAIRS_LOW_8 0, 1, 8, 9, 4, 5, 12, 13
-#define PAIRS_HIGH_8 2, 3, 10, 11, 6, 7, 14, 15
-#define HALVES_LOW_8 0, 1, 2, 3, 8, 9, 10, 11
-#define HALVES_HIGH_8 4, 5, 6, 7, 12, 13, 14, 15
 #define MASK(part, rows) MASK_(part, rows)
 #define MASK_(part, rows) part##_##rows
 

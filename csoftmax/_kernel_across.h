@@ -12,37 +12,27 @@
 #define PIECE_BYTES 20480
 #define ROWS_ACROSS 32
 #define COLUMNS_OF_LOGITS 6
+#define ROWS_OF_LOGITS (MOST_ACROSS / 3)
 
 #define CASE_ACROSS(MOST, COLUMNS, FUNCTION, ...)                                                                    \
     case COLUMNS: FUNCTION(1, COLUMNS, __VA_ARGS__); break;                                                          \
     case 16 + COLUMNS: FUNCTION(MOST, COLUMNS, __VA_ARGS__); break;
-#if VECTOR_BYTES == 64
-#define ROWS_OF_LOGITS 4
-#define FOR_COLUMNS_OF_LOGITS(...)                                                                                   \
-    switch (16 * (rows > 1) + columns) {                                                                             \
-        CASE_ACROSS(4, 4, __VA_ARGS__)                                                                               \
-        CASE_ACROSS(4, 5, __VA_ARGS__)                                                                               \
-        CASE_ACROSS(4, 6, __VA_ARGS__)                                                                               \
-    }
-#define FOR_COLUMNS_OF_GRADIENT(...)                                                                                 \
-    switch (16 * (vectors > 1) + columns) {                                                                          \
-        CASE_ACROSS(2, 9, __VA_ARGS__)                                                                               \
-        CASE_ACROSS(2, 10, __VA_ARGS__)                                                                              \
-        CASE_ACROSS(2, 11, __VA_ARGS__)                                                                              \
-        CASE_ACROSS(2, 12, __VA_ARGS__)                                                                              \
-    }
+#define CASES_ACROSS(MOST, ...)                                                                                      \
+    CASE_ACROSS(MOST, 2, __VA_ARGS__)                                                                                \
+    CASE_ACROSS(MOST, 3, __VA_ARGS__)                                                                                \
+    CASE_ACROSS(MOST, 4, __VA_ARGS__)                                                                                \
+    CASE_ACROSS(MOST, 5, __VA_ARGS__)                                                                                \
+    CASE_ACROSS(MOST, 6, __VA_ARGS__)
+#if MOST_ACROSS == 12
+#define MORE_CASES_ACROSS(...)                                                                                       \
+    CASE_ACROSS(2, 7, __VA_ARGS__)                                                                                   \
+    CASE_ACROSS(2, 8, __VA_ARGS__)                                                                                   \
+    CASE_ACROSS(2, 9, __VA_ARGS__)                                                                                   \
+    CASE_ACROSS(2, 10, __VA_ARGS__)                                                                                  \
+    CASE_ACROSS(2, 11, __VA_ARGS__)                                                                                  \
+    CASE_ACROSS(2, 12, __VA_ARGS__)
 #else
-#define ROWS_OF_LOGITS 2
-#define FOR_COLUMNS_ACROSS(MANY, ...)                                                                                \
-    switch (16 * (MANY) + columns) {                                                                                 \
-        CASE_ACROSS(2, 2, __VA_ARGS__)                                                                               \
-        CASE_ACROSS(2, 3, __VA_ARGS__)                                                                               \
-        CASE_ACROSS(2, 4, __VA_ARGS__)                                                                               \
-        CASE_ACROSS(2, 5, __VA_ARGS__)                                                                               \
-        CASE_ACROSS(2, 6, __VA_ARGS__)                                                                               \
-    }
-#define FOR_COLUMNS_OF_LOGITS(...) FOR_COLUMNS_ACROSS(rows > 1, __VA_ARGS__)
-#define FOR_COLUMNS_OF_GRADIENT(...) FOR_COLUMNS_ACROSS(vectors > 1, __VA_ARGS__)
+#define MORE_CASES_ACROSS(...)
 #endif
 
 FLATTEN TARGET void NAME(fetch_across)(const REAL *ahead, ptrdiff_t pace)
@@ -103,7 +93,9 @@ NOINLINE TARGET void NAME(logits_of_rows)(ptrdiff_t rows, ptrdiff_t columns, ptr
                                           int more, const REAL *x, const REAL *packed, REAL *tile, const REAL *ahead,
                                           ptrdiff_t pace)
 {
-    FOR_COLUMNS_OF_LOGITS(NAME(logits_of_vectors), n, d, step, more, x, packed, tile, ahead, pace)
+    switch (16 * (rows > 1) + columns) {
+        CASES_ACROSS(ROWS_OF_LOGITS, NAME(logits_of_vectors), n, d, step, more, x, packed, tile, ahead, pace)
+    }
 }
 
 /* The sums of a whole tile, with their intercepts, to z. */
@@ -214,7 +206,10 @@ NOINLINE TARGET void NAME(gradient_of_features)(ptrdiff_t vectors, ptrdiff_t col
                                                 const REAL *x, const REAL *z, ptrdiff_t ld, REAL *gradient,
                                                 const REAL *ahead, ptrdiff_t pace)
 {
-    FOR_COLUMNS_OF_GRADIENT(NAME(gradient_of_vectors), n_rows, d, x, z, ld, gradient, ahead, pace)
+    switch (16 * (vectors > 1) + columns) {
+        CASES_ACROSS(2, NAME(gradient_of_vectors), n_rows, d, x, z, ld, gradient, ahead, pace)
+        MORE_CASES_ACROSS(NAME(gradient_of_vectors), n_rows, d, x, z, ld, gradient, ahead, pace)
+    }
 }
 
 static TARGET void NAME(gradient_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_t n_columns, const REAL *x,
@@ -241,6 +236,5 @@ static TARGET void NAME(gradient_across)(ptrdiff_t n_rows, ptrdiff_t d, ptrdiff_
 #undef COLUMNS_OF_LOGITS
 #undef ROWS_OF_LOGITS
 #undef CASE_ACROSS
-#undef FOR_COLUMNS_ACROSS
-#undef FOR_COLUMNS_OF_LOGITS
-#undef FOR_COLUMNS_OF_GRADIENT
+#undef CASES_ACROSS
+#undef MORE_CASES_ACROSS

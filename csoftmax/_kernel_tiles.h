@@ -55,23 +55,22 @@ typedef REAL NAME(column) __attribute__((vector_size(TILE_ROWS * sizeof(REAL)), 
 /* How many features share a vector, if columns stand side by side in it. */
 #define FOLD_BESIDE(n_columns) (PAIRS && (n_columns) <= TILE_STRIDE / 2 ? 2 : 1)
 
-/* Whether several columns have fold LANES: where they would leave a sixth of their vectors empty, of float64 a fifth, or
- * in a single one make too few sums for a tile, and there are features enough to make up for the sums over lanes.
+/* Whether several columns have fold LANES: where they would leave a sixth of their vectors empty, of float64 a fifth, or,
+ * with AVX2, in a single one make too few sums for a tile, and there are features enough to make up for the sums over lanes.
  *
- * Measured against the other tiles, a whole pass, AVX2: 1.1 to 1.5 times as fast with X in the cache, 1.2 to 1.4 times
- * from memory for 3 to 5 columns. AVX-512, float32 and 9 to 12 columns: 1.14 to 1.6 times, and 1.03 to 1.28 from memory;
- * with float64 or fewer columns there is no gain from memory. */
+ * Measured against the other tiles, a whole pass. AVX2: 1.1 to 1.5 times as fast with X in the cache, 1.2 to 1.4 times
+ * from memory for 3 to 5 columns. AVX-512 (Zen 4): 1.1 to 1.5 times in the cache; from memory float64 1.3 for 9 and 10
+ * columns, 1.1 for 11, 12 and 17 to 19, float32 1.2 to 1.3 for 17, 18 and 33 to 36, at least 1.04 for the others; but
+ * in a single vector, where memory is what limits, 0.84 to 1.08. */
 #define ACROSS (SQUARES && VECTOR_BYTES >= 32)
 #define FULL (REAL_IS_DOUBLE ? 5 : 6)
 
 static int NAME(across)(ptrdiff_t d, ptrdiff_t n_columns)
 {
     const ptrdiff_t unit = LANES / FOLD_BESIDE(n_columns), width = (n_columns + unit - 1) / unit * unit;
-    if (!ACROSS || n_columns == 1 || d < 8 * LANES)
+    if (!ACROSS || n_columns == 1 || n_columns > TILE_STRIDE || d < 8 * LANES)
         return 0;
-    if (VECTOR_BYTES == 64)
-        return !REAL_IS_DOUBLE && n_columns > LANES / 2 && n_columns <= MOST_ACROSS;
-    return n_columns <= TILE_STRIDE && (n_columns <= unit || FULL * n_columns <= (FULL - 1) * width);
+    return n_columns <= unit ? VECTOR_BYTES < 64 : FULL * n_columns <= (FULL - 1) * width;
 }
 
 static ptrdiff_t NAME(tile_fold)(ptrdiff_t d, ptrdiff_t n_columns)
@@ -245,17 +244,14 @@ FLATTEN TARGET void NAME(transpose)(COLUMN v[TILE_ROWS])
     }
 }
 
-/* The sum of each, in v[0]. Halves are added up last, so that all before stays within the lanes of a vector. */
+/* The same with the halves of what comes of it added up: the sum of each, in v[0]. */
 FLATTEN TARGET void NAME(sums)(COLUMN v[TILE_ROWS])
 {
     UNROLL
-    for (int i = 0; i < TILE_ROWS; i += 2)
-        v[i] = SHUFFLE(v[i], v[i + 1], ONES_LOW) + SHUFFLE(v[i], v[i + 1], ONES_HIGH);
-    UNROLL
-    for (int i = 0; i < TILE_ROWS; i += 4)
-        v[i] = SHUFFLE(v[i], v[i + 2], PAIRS_LOW) + SHUFFLE(v[i], v[i + 2], PAIRS_HIGH);
-    if (TILE_ROWS == 8)
-        v[0] = SHUFFLE(v[0], v[TILE_ROWS / 2], HALVES_LOW) + SHUFFLE(v[0], v[TILE_ROWS / 2], HALVES_HIGH);
+    for (int half = TILE_ROWS / 2; half > 0; half /= 2)
+        UNROLL
+        for (int i = 0; i < half; i++)
+            v[i] = SHUFFLE(v[i], v[i + half], LOW) + SHUFFLE(v[i], v[i + half], HIGH);
 }
 #endif
 
