@@ -171,9 +171,8 @@ class StoredRows(NamedTuple):
         columns, d = len(theta), self.X.shape[1]
         coef, intercept = np.zeros((max(columns, 2), d)), np.zeros(max(columns, 2))
         np.multiply(theta[:, :d], self.unit, out=coef[-columns:])
-        intercept[-columns:] = (theta[:, d] if self.fit_intercept else 0.0) - np.einsum(
-            "kj,j->k", coef[-columns:], self.center
-        )
+        intercept[-columns:] = theta[:, d] if self.fit_intercept else 0.0
+        intercept[-columns:] -= np.einsum("kj,j->k", coef[-columns:], self.center)
         for start in range(0, self.X.shape[0], step):
             part = readable(self.X, slice(start, start + step)).astype(np.float64, copy=False)
             probability = scores(part, coef, intercept, self.n_threads, "softmax")[:, -columns:]
