@@ -59,18 +59,21 @@ typedef REAL NAME(column) __attribute__((vector_size(TILE_ROWS * sizeof(REAL)), 
  * with AVX2, in a single one make too few sums for a tile, and there are features enough to make up for the sums over lanes.
  *
  * Measured against the other tiles, a whole pass. AVX2: 1.1 to 1.5 times as fast with X in the cache, 1.2 to 1.4 times
- * from memory for 3 to 5 columns. AVX-512 (Zen 4): 1.1 to 1.5 times in the cache; from memory float64 1.3 for 9 and 10
- * columns, 1.1 for 11, 12 and 17 to 19, float32 1.2 to 1.3 for 17, 18 and 33 to 36, at least 1.04 for the others; but
- * in a single vector, where memory is what limits, 0.84 to 1.08. */
+ * from memory for 3 to 5 columns. AVX-512 (Zen 4), 784 features: 1.1 to 1.5 times in the cache; from memory float64 1.25
+ * for 9 and 10 columns, 1.1 for 11, 12 and 17 to 19, float32 1.2 to 1.3 for 17, 18 and 33 to 36, 1.03 to 1.1 for the
+ * others; but in a single vector, where memory is what limits, 0.84 to 1.08. */
 #define ACROSS (SQUARES && VECTOR_BYTES >= 32)
 #define FULL (REAL_IS_DOUBLE ? 5 : 6)
 
 static int NAME(across)(ptrdiff_t d, ptrdiff_t n_columns)
 {
     const ptrdiff_t unit = LANES / FOLD_BESIDE(n_columns), width = (n_columns + unit - 1) / unit * unit;
+    const int hollow = FULL * n_columns <= (FULL - 1) * width;
     if (!ACROSS || n_columns == 1 || n_columns > TILE_STRIDE || d < 8 * LANES)
         return 0;
-    return n_columns <= unit ? VECTOR_BYTES < 64 : FULL * n_columns <= (FULL - 1) * width;
+    if (VECTOR_BYTES < 64)
+        return n_columns <= unit || hollow;
+    return n_columns > unit && hollow && d * (width - n_columns) >= 4 * n_columns * LANES;
 }
 
 static ptrdiff_t NAME(tile_fold)(ptrdiff_t d, ptrdiff_t n_columns)
