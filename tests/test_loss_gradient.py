@@ -122,8 +122,8 @@ def test_tiles_equal_the_twin_for_every_number_of_classes_and_tail_of_features(i
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n_classes", [3, 4, 5, 6, *range(8, 14), 17, 20, 33, 37])
 def test_tiles_across_features_equal_the_twin_in_any_block(instruction_set, dtype, n_classes):
-    # Vectors run across features from 8 or 16 vectors on, where columns would leave others partly empty; of 1100 features
-    # in pieces.
+    # Vectors run across features from 8 vectors on, where columns would leave others partly empty; of 1100 features in
+    # pieces.
     for d in (31, 33, 63, 64, 65, 127, 128, 129, 143, 144, 145, 159, 160, 161, 200, 255, 256, 259, 1100):
         X, y, weight, coef, intercept = problem(19, d, n_classes, seed=d)
         X, coef, intercept = X.astype(dtype), coef.astype(dtype), intercept.astype(dtype)
