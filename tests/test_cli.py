@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -213,6 +214,31 @@ def test_predictions_come_as_rows_arrive_and_nobody_need_read_them(here, extra):
         process.stdin.close()
         assert process.wait(60) == 141
         assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals between processes")
+def test_no_interrupt_is_lost_while_text_is_parsed(extra):
+    code = """
+import io, os
+from csoftmax._commands import tables
+while True:
+    try:
+        os.write(1, b".")
+        while True:
+            for batch in tables._csv(io.BytesIO(b"x,y\\n" + 2000 * b"1,2\\n"), ",", True).batches(["x", "y"]):
+                pass
+    except KeyboardInterrupt:
+        pass
+"""
+    with subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE) as process:
+        try:
+            for number in range(200):
+                assert select.select([process.stdout], [], [], 30)[0], f"interrupt {number} was lost"
+                assert os.read(process.stdout.fileno(), 1) == b"."
+                time.sleep(number % 7 * 0.0005)
+                process.send_signal(signal.SIGINT)
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals between processes")

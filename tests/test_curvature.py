@@ -103,6 +103,10 @@ def test_the_sample_of_all_rows_is_the_data_in_standardised_coordinates(case, n_
         np.testing.assert_allclose(sample.rows, Z, rtol=0, atol=1e-11)
         np.testing.assert_allclose(sample.weight, w, rtol=1e-14)
         np.testing.assert_allclose(sample.probabilities(theta), P, rtol=1e-9)
+        squares = sample.squares(np.zeros_like(theta))  # where every class is as likely
+        chance = 1 / max(n_classes, 2)
+        expected = np.tile(chance * (1 - chance) * (w @ Z**2), (len(theta), 1))
+        np.testing.assert_allclose(squares, expected, rtol=1e-9, atol=1e-15)
 
 
 @CASES

@@ -430,7 +430,7 @@ def test_a_killed_worker_changes_nothing():
         seconds = time.perf_counter() - began
         n_killed = 0
         for attempt in range(20):
-            client.wait_for_workers(3, timeout=600)
+            client.wait_for_workers(3, timeout=300)
             victim = list(client.run(os.getpid).values())[attempt % 3]
             timer = threading.Timer((n_killed + 0.5) / 6 * seconds, os.kill, (victim, signal.SIGKILL))
             timer.start()

@@ -141,6 +141,15 @@ def test_tiles_across_features_equal_the_twin_in_any_block(instruction_set, dtyp
             passes = [core_pass(rows, y[:n], weight[:n], coef, intercept, block, True) for block in (8, 16)]
             assert_same(passes[0], expected, RTOL[dtype])
             np.testing.assert_array_equal(passes[0][1], passes[1][1])
+    # More rows than are taken together.
+    X, _, _, coef, intercept = (a.astype(dtype) for a in problem(70, 1100, n_classes))
+    layout = _kernels.layout(1100, n_classes, True, False, X.itemsize)
+    packed, out = np.zeros(layout["size"], dtype), np.empty((2, 70, n_classes), dtype)
+    _kernels.pack(coef, intercept, layout, packed)
+    for block, part in zip((64, 8), out, strict=True):
+        _core.scores(X, layout, packed, 0, 70, block, part)
+    np.testing.assert_array_equal(out[0], out[1])
+    np.testing.assert_allclose(out[0], X.astype(float) @ coef.T.astype(float) + intercept, rtol=0, atol=4 * RTOL[dtype])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

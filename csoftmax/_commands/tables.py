@@ -120,6 +120,8 @@ def _arrow(file: Any) -> Table:
 
 
 def _csv(file: IO[bytes], delimiter: str, header: bool) -> Table:
+    # Arrow would lose an interrupt that comes between two calls; without it Python hears of one after each block.
+    pa.enable_signal_handlers(False)
     first: list[bytes] = []
     names = _first_record(file, first, delimiter)
     if not names:
