@@ -217,7 +217,7 @@ def test_predictions_come_as_rows_arrive_and_nobody_need_read_them(here, extra):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals between processes")
-def test_no_interrupt_is_lost_while_text_is_parsed(extra):
+def test_no_ctrl_c_is_lost_while_text_is_parsed(extra):
     code = """
 import io, os
 from csoftmax._commands import tables
