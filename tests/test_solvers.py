@@ -195,17 +195,19 @@ def test_at_the_default_tolerance_the_gap_is_about_a_hundredth_of_it(name, C, fi
     assert objective(model, X, y, C) - best <= 10 * 1e-6 * max(best, 1e-3)
 
 
-@pytest.mark.parametrize("C", [1.0, 100.0])
-@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
-def test_float32_data_ask_for_the_gap_that_they_can_hold(C, l1_ratio):
+def test_float32_data_ask_for_the_gap_that_they_can_hold(instruction_set):
     X, y = real("digits")
-    single = SoftmaxRegression(C=C, l1_ratio=l1_ratio).fit(X.astype(np.float32), y).fit_report_
-    double = SoftmaxRegression(C=C, l1_ratio=l1_ratio).fit(X, y).fit_report_
-    best = SoftmaxRegression(C=C, l1_ratio=l1_ratio, tol=1e-9, max_iter=20_000).fit(X, y).fit_report_.objective
-    assert single.converged
-    assert single.objective - best <= 1e-4 * max(best, 1e-3)
-    # It does not go on for what rounding forbids; by rounding alone, paths differ in a few passes.
-    assert single.n_passes <= 1.1 * double.n_passes
+    passes = []
+    for C, l1_ratio in itertools.product([1.0, 100.0], [0.0, 0.5]):
+        single = SoftmaxRegression(C=C, l1_ratio=l1_ratio).fit(X.astype(np.float32), y).fit_report_
+        double = SoftmaxRegression(C=C, l1_ratio=l1_ratio).fit(X, y).fit_report_
+        best = SoftmaxRegression(C=C, l1_ratio=l1_ratio, tol=1e-9, max_iter=20_000).fit(X, y).fit_report_.objective
+        assert single.converged
+        assert single.objective - best <= 1e-4 * max(best, 1e-3)
+        passes.append((single.n_passes, double.n_passes))
+    # In all: by rounding alone, one path may be a few passes longer than another.
+    of_single, of_double = map(sum, zip(*passes, strict=True))
+    assert of_single < of_double
 
 
 @pytest.mark.parametrize("units", [[1e-4, 1.0, 1e3, 1e6], [1e-100, 1.0, 1e100, 1e200]])
