@@ -310,8 +310,8 @@ class ClusterRows(TrainingRows):
         least, total = self._parts.ask("margins", coef, intercept)
         return least, total
 
-    def sample(self, n_rows: int, scaling: Scaling, penalty: Float64) -> "ClusterSample":
-        return ClusterSample(self._chosen(sample_part, n_rows, Search.of(self.n_rows, n_rows, scaling)), penalty)
+    def sample(self, n_rows: int, search: Search, penalty: Float64) -> "ClusterSample":
+        return ClusterSample(self._chosen(sample_part, n_rows, search), penalty)
 
     def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> "ClusterStored":
         return ClusterStored(self._chosen(stored_part, n_rows, Search(scaling, 1)), penalty)

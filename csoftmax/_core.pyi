@@ -29,6 +29,7 @@ def loss_gradient(
     gradients: _Array,
     work: _Array,
     lost: _Float64 | None = None,
+    chance: _Array | None = None,
 ) -> None: ...
 def loss_gradient_csr(
     values: _Array,

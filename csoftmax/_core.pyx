@@ -121,19 +121,20 @@ def workspace_size(Py_ssize_t n_columns, Py_ssize_t block, Py_ssize_t itemsize, 
 def loss_gradient(const floating[:, ::1] X, const int[::1] y, const floating[::1] weight, Py_ssize_t n_columns,
                   how, const floating[::1] packed, const Py_ssize_t[::1] bounds, Py_ssize_t block, Py_ssize_t first,
                   Py_ssize_t last, double[::1] losses, floating[:, ::1] gradients, floating[::1] work,
-                  double[::1] lost=None):
+                  double[::1] lost=None, const floating[:, ::1] chance=None):
     """Chunks from first to before last, the rows between these bounds: sums of weighted losses, and gradients.
 
     `how` is the layout of the coefficients in `packed`, and of the gradients. One column means two classes. Blocks of
     `block` rows go to logits, to residuals in place, and into the gradient while they are in the cache: X is read from
     memory once. With `lost`, one value for each chunk, what is found is added to what is there, as if the rows followed
-    those before them; the loss is then losses + lost.
+    those before them; the loss is then losses + lost. With `chance`, the probabilities of all rows, (n, n_columns), the
+    gradients are the products of the Hessian there and the coefficients, and there is no loss.
     """
     cdef Rows rows = dense_rows(X)
     cdef floating[::1] none = None
     cdef double[::1] no_center = None
     add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work, none,
-               none, 0, no_center, none, lost)
+               none, 0, no_center, none, lost, chance)
 
 
 def loss_gradient_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
@@ -151,8 +152,9 @@ def loss_gradient_csr(const floating[::1] values, const integer[::1] indices, co
     """
     cdef Rows rows = sparse_rows(values, indices, indptr, d)
     cdef double[::1] not_lost = None
+    cdef floating[:, ::1] no_chance = None
     add_chunks(&rows, y, weight, n_columns, how, packed, bounds, block, first, last, losses, gradients, work, kept,
-               direction, step, center, squares, not_lost)
+               direction, step, center, squares, not_lost, no_chance)
 
 
 def keep_scores_csr(const floating[::1] values, const integer[::1] indices, const integer[::1] indptr, Py_ssize_t d,
@@ -239,7 +241,8 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
                     const floating[::1] packed, const Py_ssize_t[::1] bounds,
                     Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, double[::1] losses,
                     floating[:, ::1] gradients, floating[::1] work, floating[::1] kept, const floating[::1] direction,
-                    double step, const double[::1] center, floating[::1] squares, double[::1] lost) except -1:
+                    double step, const double[::1] center, floating[::1] squares, double[::1] lost,
+                    const floating[:, ::1] chance) except -1:
     cdef:
         Layout w = checked_layout(X, n_columns, how, sizeof(floating),
                                   min(packed.shape[0], gradients.shape[1]))
@@ -251,6 +254,7 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
         const floating *ahead = NULL
         const double *centers = NULL
         floating *room = NULL
+        const floating *chances = NULL
         double rest
         Py_ssize_t i, j
     if work.shape[0] < workspace_size(n_columns, block, sizeof(floating), 0):
@@ -269,6 +273,10 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
         centers, room = &center[0], &squares[0] if squares.shape[0] else &work[0]
     if bounds[last] > X.n or y.shape[0] < X.n or weight.shape[0] < X.n:
         raise ValueError(f"X has {X.n} rows, y {y.shape[0]}, weight {weight.shape[0]}; chunks end at {bounds[last]}")
+    if chance is not None:
+        if chance.shape[0] < X.n or chance.shape[1] != n_columns:
+            raise ValueError(f"chance has shape ({chance.shape[0]}, {chance.shape[1]}): expected ({X.n}, {n_columns})")
+        chances = &chance[0, 0] if X.n else &packed[0]
     if lost is not None and lost.shape[0] < last:
         raise ValueError("lost is shorter than the chunks")
     with nogil:
@@ -283,7 +291,7 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
             if bounds[i] < bounds[i + 1]:
                 chunk_loss_gradient(X, &y[0], &weight[0], &packed[0], w, bounds[i], bounds[i + 1], block,
                                     &gradients[i, 0], space, apart, scores, ahead, <floating>step, centers, room,
-                                    &losses[i], &rest)
+                                    chances, &losses[i], &rest)
             if lost is None:
                 losses[i] += rest
             else:
@@ -294,8 +302,8 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
 cdef void chunk_loss_gradient(const Rows *X, const int *y, const floating *weight, const floating *packed, Layout w,
                               Py_ssize_t start, Py_ssize_t stop, Py_ssize_t block, floating *sums,
                               floating *z, bint apart, floating *kept, const floating *direction,
-                              floating step, const double *center, floating *squares, double *loss,
-                              double *lost) noexcept nogil:
+                              floating step, const double *center, floating *squares, const floating *chance,
+                              double *loss, double *lost) noexcept nogil:
     cdef:
         const cs_kernels *kernels = cs_table(sizeof(floating))
         Py_ssize_t i = start, rows, mark = start, k
@@ -314,7 +322,11 @@ cdef void chunk_loss_gradient(const Rows *X, const int *y, const floating *weigh
             moved(rows, w.n_columns, kept + i * w.n_columns, direction + i * w.n_columns, step, z, block)
             for k in range(w.n_columns):
                 memcpy(kept + i * w.n_columns + k * rows, z + k * block, rows * sizeof(floating))
-        part = kernels.residual(rows, w.n_columns, z, block, y + i, weight + i, z + w.n_columns * block)
+        if chance == NULL:
+            part = kernels.residual(rows, w.n_columns, z, block, y + i, weight + i, z + w.n_columns * block)
+        else:
+            part = 0
+            scores_to_turn(rows, w.n_columns, z, block, weight + i, chance + i * w.n_columns)
         values = <const floating*>X.values
         if center != NULL:
             residual_to_spread(rows, w.n_columns, z, block, weight + i)
@@ -363,6 +375,20 @@ cdef void residual_to_spread(Py_ssize_t rows, Py_ssize_t n_columns, floating *z,
         for r in range(rows):
             size = abs(z[k * ld + r])
             z[k * ld + r] = size * (1 - size / weight[r])
+
+
+cdef void scores_to_turn(Py_ssize_t rows, Py_ssize_t n_columns, floating *z, Py_ssize_t ld, const floating *weight,
+                         const floating *chance) noexcept nogil:
+    """From changes z of the scores to those of weight p: weight (diag(p) - p p') z; a single column is 1 - p, p."""
+    cdef Py_ssize_t r, k
+    cdef floating mean
+    cdef const floating *p
+    for r in range(rows):
+        p, mean = chance + r * n_columns, 0
+        for k in range(n_columns):
+            mean += p[k] * z[k * ld + r]
+        for k in range(n_columns):
+            z[k * ld + r] = weight[r] * p[k] * (z[k * ld + r] - mean)
 
 
 cdef inline Py_ssize_t entries(const Rows *X, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

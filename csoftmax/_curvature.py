@@ -13,6 +13,9 @@ Every model is taken from a subset of the rows (`Sample`), and orders a vector a
                 by 1 - ||p_i||^2. At W = 0 it is proportional to the bound of Boehning (1992, doi:10.1007/BF00048682).
     diagonal    the diagonal of H.
 
+Where passes over all rows are long beside the sample, such a model does not give the directions, but preconditions the
+equations of the whole H of a larger sample, which conjugate gradients solve by products (`refined`).
+
 Adding one vector to the coefficients of all classes changes no probability, so every model gives directions that sum to
 zero over the classes. Without that the blocks of different classes would put more and more of a step where it changes
 nothing but the penalty: on 60000 x 784 pixels 310 iterations come within 3e-6 of the optimum, 1500 without it to 5e-5.
@@ -26,9 +29,9 @@ import numpy.typing as npt
 
 from . import _core, _kernels, _linalg
 from ._mapped import readable
-from ._passes import scores, times_transposed
+from ._passes import LossPass, scores, times_transposed
 from ._threads import run
-from ._typing import Float64, Rows
+from ._typing import Array, Float64, Rows
 
 # Symmetric products are made by register tiles up to this size, with plainer vectors up to the second, then by BLAS.
 TILE_SIZE, PLAIN_TILE_SIZE = 1024, 64
@@ -40,6 +43,7 @@ STORED_BLOCK = 2**18  # probabilities of sparse rows at once
 CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
+MOST_PRODUCTS = 12  # of one solution
 
 Solve = Callable[[Float64], Float64]  # its argument is lost, and may be where the answer is
 
@@ -74,9 +78,12 @@ class StoredSums(Protocol):
 
 
 class Sample(NamedTuple):
-    """Rows in standardised coordinates (m, D), their weights (m,), and the penalty's curvature (D,)."""
+    """Rows in standardised coordinates (m, D), their weights (m,), and the penalty's curvature (D,).
 
-    rows: Float64
+    The rows have the dtype of X, as in float32 twice as many fit into memory; what is made of them is float64.
+    """
+
+    rows: Array
     weight: Float64
     penalty: Float64
     n_threads: int
@@ -86,7 +93,11 @@ class Sample(NamedTuple):
         columns = len(theta)
         both = np.vstack([np.zeros_like(theta), theta]) if columns == 1 else theta
         probability = scores(self.rows, both, np.zeros(len(both)), self.n_threads, "softmax")
-        return np.ascontiguousarray(probability[:, -columns:])
+        return np.ascontiguousarray(probability[:, -columns:], np.float64)
+
+    def _float64(self, start: int, stop: int) -> Float64:
+        """Some of the rows."""
+        return self.rows[start:stop].astype(np.float64, copy=False)
 
     def stiffened(self, more: Float64) -> "Sample":
         """The same with more curvature by coordinate."""
@@ -115,14 +126,15 @@ class Sample(NamedTuple):
         """sum_i w_i p_ik (1 - p_ik) z_ij^2, (K, D)."""
         if len(self.rows) > 0 and not theta.any():  # one of them for all, and no product by BLAS, as above
             chance, total = 1 / max(len(theta), 2), np.zeros(theta.shape[1])
-            _core.column_spread(self.rows, self.weight, np.zeros_like(total), np.ones_like(total), total)
+            weight = self.weight.astype(self.rows.dtype, copy=False)
+            _core.column_spread(self.rows, weight, np.zeros_like(total), np.ones_like(total), total)
             return np.tile(chance * (1 - chance) * total, (len(theta), 1))
         probability = self.probabilities(theta)
         spread = probability * (1 - probability) * self.weight[:, None]
         entries = np.zeros_like(theta)
         for start in range(0, len(self.rows), BLOCK):
             part = slice(start, start + BLOCK)
-            entries += _weighted_sums(self.rows[part] ** 2, spread[part], self.n_threads)
+            entries += _weighted_sums(self._float64(start, start + BLOCK) ** 2, spread[part], self.n_threads)
         return entries
 
     def gram(self, factor: Float64) -> Float64:
@@ -130,12 +142,14 @@ class Sample(NamedTuple):
         n, size = self.rows.shape
         weight = self.weight * np.maximum(factor, 0)
         if _by_tiles(size):
-            return _add_up(
-                n, size, lambda start, stop, out: _core.gram(self.rows, weight, start, stop, out), self.n_threads
-            )
+
+            def add(start: int, stop: int, out: Float64) -> None:
+                _core.gram(self._float64(start, stop), weight[start:stop], 0, stop - start, out)
+
+            return _add_up(n, size, add, self.n_threads)
         out, root, work = np.zeros((size, size)), np.sqrt(weight), np.empty((min(n, BLOCK), size))
         for part in _parts(0, n, size**2):
-            _linalg.weighted_gram(self.rows[part], root[part], out, work)
+            _linalg.weighted_gram(self._float64(part.start, part.stop), root[part], out, work)
         return out
 
     def hessian(self, probability: Float64) -> Float64:
@@ -146,13 +160,35 @@ class Sample(NamedTuple):
 
             def add(start: int, stop: int, out: Float64) -> None:
                 work = np.empty((block, size)), np.empty(block)
-                _core.hessian(self.rows, probability, self.weight, start, stop, out, *work)
+                some = self._float64(start, stop), probability[start:stop], self.weight[start:stop]
+                _core.hessian(*some, 0, stop - start, out, *work)
 
             return _add_up(n, size, add, self.n_threads)
         out, work, factors = np.zeros((size, size)), np.empty((block, size)), np.empty((block, k))
         for part in _parts(0, n, size**2):
-            _linalg.hessian(self.rows[part], probability[part], self.weight[part], out, work, factors)
+            some = self._float64(part.start, part.stop), probability[part], self.weight[part]
+            _linalg.hessian(*some, out, work, factors)
         return out
+
+    def hessian_times(self, probability: Float64) -> Callable[[Float64], Float64]:
+        """The product of the Hessian of the loss, whole, and a matrix like theta, (K, D)."""
+        (n, columns), dtype = probability.shape, self.rows.dtype
+        chance, weight = probability.astype(dtype, copy=False), self.weight.astype(dtype, copy=False)
+        one_pass = LossPass(self.rows, np.zeros(n, np.int32), weight, columns, self.n_threads)
+
+        def times(direction: Float64) -> Float64:
+            product = np.empty_like(direction)
+            one_pass.take(direction, np.zeros(columns))
+            one_pass.loss_gradient(product, np.empty(columns), chance=chance)
+            return product
+
+        return times
+
+    def effective_rows(self, probability: Float64) -> float:
+        """How many rows of equal curvature would say as much about the Hessian (Kish 1965, Survey Sampling)."""
+        sure = np.einsum("ik,ik->i", probability, probability)
+        curvature = self.weight * (1 - sure if probability.shape[1] > 1 else probability[:, 0] - sure)
+        return float(curvature.sum() ** 2 / max((curvature**2).sum(), np.finfo(float).tiny))
 
 
 class StoredRows(NamedTuple):
@@ -316,6 +352,36 @@ def diagonal(sample: HasDiagonal, theta: Float64) -> Solve:
         return step.ravel()
 
     return apply
+
+
+def refined(sample: Sample, probability: Float64, model: Solve, left: float) -> Solve:
+    """The Hessian of a sample, solved by conjugate gradients, which the model preconditions.
+
+    The norm of what is left of the right side, in the metric of the model, is to be this share of what it was.
+    """
+    times, columns = sample.hessian_times(probability), probability.shape[1]
+
+    def solve(rest: Float64) -> Float64:
+        step, direction = np.zeros_like(rest), model(rest.copy())
+        size = first = _linalg.dot(rest, direction)
+        for number in range(MOST_PRODUCTS):
+            matrix = direction.reshape(columns, -1)
+            product = times(matrix)
+            product += sample.penalty * matrix
+            curvature = _linalg.dot(product.ravel(), direction)
+            if not curvature > 0:  # by rounding, where there is hardly any
+                return step if number else direction
+            step += size / curvature * direction
+            rest -= size / curvature * product.ravel()
+            better = model(rest.copy())
+            size, before = _linalg.dot(rest, better), size
+            if not size > left**2 * first:
+                break
+            direction *= size / before
+            direction += better
+        return step
+
+    return solve
 
 
 def _centred(solve: Solve) -> Solve:

@@ -57,8 +57,8 @@ class Objective:
             rows = rows.in_float64()
         self._rows, self._pass = rows, rows.passes()
         self.total, self.n_rows, self.n_columns, self.sparse = rows.total, rows.n_rows, rows.n_columns, rows.sparse
-        self.can_keep_scores = rows.keeps_scores
-        self.precision = float(np.finfo(rows.dtype).eps)
+        self.can_keep_scores, self.samples_here = rows.keeps_scores, rows.samples_here
+        self.precision, self.itemsize = float(np.finfo(rows.dtype).eps), rows.dtype.itemsize
         self.fit_intercept = fit_intercept
         d, rms = rows.n_features, np.hypot(mean, deviation)
         with np.errstate(over="ignore"):
@@ -77,7 +77,8 @@ class Objective:
         self.work = 4 * self.n_entries * max(self.n_columns, 8) + 1e6
         self.penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
         self.penalise(C, l1_ratio)
-        self._sample: tuple[int, RowSums] | None = None  # the last one, and how many rows it was asked for
+        self._samples: dict[int, tuple[RowSums, Float64 | None]] = {}  # the last two, by the rows asked for
+        self._search: Search | None = None
         self.n_passes = 0
         self.memory = MEMORY if rows.elsewhere else max(MEMORY, rows.n_entries * rows.dtype.itemsize // 20)
 
@@ -191,13 +192,18 @@ class Objective:
         return self._finish(self._scores.move(step, *self._gradients(theta, out))), out
 
     def sample(self, n_rows: int) -> RowSums:
-        """About n_rows rows in standardised coordinates; all of them if there are no more."""
-        if self._sample is None or self._sample[0] != n_rows:
-            sample = self._rows.sample(n_rows, self._scaling, self.penalty)
-            if Search.of(self.n_rows, n_rows, self._scaling).every > 1:
-                sample = sample.stiffened(self._unseen(sample))
-            self._sample = n_rows, sample
-        return self._sample[1]
+        """About n_rows rows in standardised coordinates; all of them if there are no more.
+
+        They are looked for where the first sample was.
+        """
+        if self._search is None:
+            self._search = Search.of(self.n_rows, n_rows, self._scaling)
+        if n_rows not in self._samples:
+            sample = self._rows.sample(n_rows, self._search, self.penalty)
+            more = self._unseen(sample) if self._search.every > 1 else None
+            self._samples = dict([*self._samples.items(), (n_rows, (sample, more))][-2:])
+        sample, more = self._samples[n_rows]
+        return sample if more is None else sample.stiffened(more)
 
     def _unseen(self, sample: RowSums) -> Float64:
         """Curvature at zero in the coordinates of features that hardly occur in a sample from some of the rows.

@@ -14,6 +14,7 @@ from ._columns import ColumnRanges, Columns, column_ranges, column_spread, row_l
 from ._curvature import RowSums, Sample, StoredRows, StoredSums
 from ._mapped import Mapped, is_dense, is_mapped, n_entries, readable
 from ._passes import LossPass, Passes, n_bytes
+from ._threads import THREADED_WORK, run
 from ._typing import Codes, DType, Float64, Places, Rows
 from ._validation import require_memory
 
@@ -33,7 +34,8 @@ class Scaling(NamedTuple):
 Choice = tuple[Places, Float64]  # numbers of rows in their order, and their weights
 
 # Rows side by side that are looked at, at least so many for each that is chosen, and so many in all.
-RUN, SPARE, LOOKED = 256, 32, 2**17
+RUN, SPARE, LOOKED = 256, 8, 2**17
+GATHERED = 2**15  # values that are standardised at once: more would not stay in the cache
 
 
 class Search(NamedTuple):
@@ -74,6 +76,7 @@ class TrainingRows(ABC):
     class_shares: Float64
     least_weight: float
     keeps_scores = False  # `passes` can
+    samples_here = False  # a sample lies in this process, and may be asked many times
     elsewhere = False  # X lies in a file, or on other machines: what a solver may use must not grow with it
 
     @abstractmethod
@@ -86,7 +89,7 @@ class TrainingRows(ABC):
     def passes(self) -> Passes: ...
 
     @abstractmethod
-    def sample(self, n_rows: int, scaling: Scaling, penalty: Float64) -> RowSums: ...
+    def sample(self, n_rows: int, search: Search, penalty: Float64) -> RowSums: ...
 
     @abstractmethod
     def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> StoredSums: ...
@@ -112,7 +115,7 @@ class LocalRows(TrainingRows):
         How many of them come before these.
     """
 
-    keeps_scores = True
+    keeps_scores = samples_here = True
 
     def __init__(
         self,
@@ -186,7 +189,7 @@ class LocalRows(TrainingRows):
 
     # ---- choices of rows ------------------------------------------------------------------------------------------
 
-    def sample(self, n_rows: int, scaling: Scaling, penalty: Float64) -> Sample:
+    def sample(self, n_rows: int, search: Search, penalty: Float64) -> Sample:
         """About n_rows rows in standardised coordinates, chosen by length: all of them if there are no more.
 
         Row i has a share w_i ||z_i||^2 of the total length. Points at equal distances along the running total choose
@@ -195,17 +198,22 @@ class LocalRows(TrainingRows):
         doi:10.1137/S0097539704442684, draw such rows at random.) Where few of very many rows are wanted, only some runs
         of rows are looked at, by their numbers: to read all would take as long as a pass.
         """
-        return self.sample_of(self._choose(n_rows, Search.of(self.n_rows, n_rows, scaling)), scaling, penalty)
+        return self.sample_of(self._choose(n_rows, search), search.scaling, penalty)
 
     def sample_of(self, choice: Choice, scaling: Scaling, penalty: Float64) -> Sample:
         """The rows of a choice in standardised coordinates."""
         d, (chosen, weight) = self.n_features, choice
-        rows = np.ones((len(chosen), d + scaling.fit_intercept))
-        for start in range(0, len(chosen), 1024):
-            part = slice(start, start + 1024)
+        rows = np.empty((len(chosen), d + scaling.fit_intercept), self.dtype)
+        step = max(1, GATHERED // max(d, 1))
+
+        def standardise(item: int, worker: int) -> None:
+            part = slice(item * step, (item + 1) * step)
             some = readable(self.X, chosen[part])
-            dense = some if isinstance(some, np.ndarray) else some.toarray()
-            rows[part, :d] = (dense - scaling.center) * scaling.unit
+            deviation = (some if isinstance(some, np.ndarray) else some.toarray()) - scaling.center
+            np.multiply(deviation, scaling.unit, out=rows[part, :d], casting="same_kind")
+            rows[part, d:] = 1
+
+        run(standardise, -(-len(chosen) // step), self.n_threads if rows.size >= THREADED_WORK else 1)
         return Sample(rows, weight, penalty, self.n_threads)
 
     def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> StoredRows:
@@ -219,12 +227,8 @@ class LocalRows(TrainingRows):
         return StoredRows(X, weight, scaling.center, scaling.unit, penalty, scaling.fit_intercept, self.n_threads)
 
     def length(self, search: Search) -> tuple[float, float]:
-        """Total length, the share of the points, and weight of the rows that are looked at.
-
-        `choose`, which comes next, need not measure again.
-        """
-        self._measured = search, *self._look(search)
-        _, places, lengths = self._measured
+        """Total length, the share of the points, and weight of the rows that are looked at."""
+        places, lengths = self._measure(search)
         weight = self.weight[places]
         return float((lengths * weight).sum()), float(weight.sum(dtype=np.float64))
 
@@ -235,10 +239,7 @@ class LocalRows(TrainingRows):
         """
         if distance == 0:
             return np.arange(self.n_rows), self.weight.astype(np.float64)
-        if self._measured is not None and self._measured[0].equals(search):
-            places, lengths = self._measured[1:]
-        else:
-            places, lengths = self._look(search)
+        places, lengths = self._measure(search)
         running = lengths * self.weight[places]
         np.cumsum(running, out=running)
         running += start
@@ -249,9 +250,13 @@ class LocalRows(TrainingRows):
         if n_rows >= self.n_rows:
             return self.choose(0, 0, 1, search)
         length, weight = self.length(search)
-        choice = self.choose(length / n_rows, 0, 1 / weight, search)
-        self._measured = None
-        return choice
+        return self.choose(length / n_rows, 0, 1 / weight, search)
+
+    def _measure(self, search: Search) -> tuple[Places, Float64]:
+        """`_look`, once for all choices."""
+        if self._measured is None or not self._measured[0].equals(search):
+            self._measured = search, *self._look(search)
+        return self._measured[1:]
 
     def _look(self, search: Search) -> tuple[Places, Float64]:
         """Rows, and their squared lengths in standardised coordinates, with that of an intercept."""

@@ -11,6 +11,7 @@ from ._result import Options, Result
 
 PATIENCE = 5  # iterations without a smaller gradient, where J falls by less than rounding
 WINDOW, EARLY = 5, 3  # iterations at least from which the rest of the descent is guessed, and among the first ten
+FAST_WINDOW = 2  # the same where each iteration solves equations of the Hessian
 MOST_RATIO = 0.95  # of J's falls; closer to one it is rounding
 SINGLE = 1e-10  # precision of float32 is above this
 
@@ -26,6 +27,7 @@ class Descent(ABC):
         self.value, self.norm = np.inf, np.inf  # J, and the largest entry of its gradient
         self.gap = self.decrement = self.bound = np.inf  # estimates and a bound of J - J*; see `turn`
         self.curve: list[float] = []
+        self.window = WINDOW
         self._stale = 0  # iterations since the least norm
         self._least_norm = np.inf
         self._stuck = False
@@ -85,11 +87,11 @@ class Descent(ABC):
         """What J still has to fall by, to judge by the last iterations.
 
         The decrement of a corrected model falls short of the gap. J falls geometrically at best: by d over the newest
-        tenth of the iterations, or five, and by D over as many before, so that d^2 / (D - d) is left. As it may also
+        tenth of the iterations, or `window`, and by D over as many before, so that d^2 / (D - d) is left. As it may also
         fall more and more slowly, it is at least 3 d sqrt(d / D), and without an L2 term d. Until there were ten
         iterations three will do, if the first, which falls furthest, is not among them.
         """
-        window = min(self.n_iter, max(WINDOW, self.n_iter // 10))
+        window = min(self.n_iter, max(self.window, self.n_iter // 10))
         if 2 * EARLY < self.n_iter < 2 * window:
             window = EARLY
         newest = self.curve[-1 - window] - self.value

@@ -8,8 +8,13 @@ doi:10.1090/S0025-5718-1980-0572855-7). The model is made anew now and then, at 
     lbfgs     a diagonal bound of the curvature, never made anew
     newton    the full Hessian of all rows at every iteration, nothing to correct
     auto      the most exact model that pays, see `choose`
+
+Of very many rows a pass takes so much longer than one of a sample that the latter's whole Hessian is solved in every
+iteration, by conjugate gradients which the model preconditions (a truncated Newton method with a sampled Hessian: Byrd,
+Chin, Neveitt and Nocedal 2011, doi:10.1137/10079923X). The pairs correct what the sample lacks.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from .. import _curvature, _linalg
-from .._curvature import RowSums, Solve
+from .._curvature import RowSums, Sample, Solve
 from .._objective import Objective
 from .._typing import Float64
-from ._descent import Descent, Verdict
+from ._descent import FAST_WINDOW, WINDOW, Descent, Verdict
 from ._line import Line, ScoresLine, line_search
 from ._result import Options, Result
 from .proximal import proximal
@@ -31,13 +36,21 @@ ENTRIES = 20  # of a row at least, for scores to be kept: of 20 classes it pays 
 REFRESHED = 20  # iterations after which kept scores are computed anew
 SETTLED = 0.05  # share of J: where it fell by more in the last iteration, a new model would soon be wrong
 OTHERS = 14  # vectors as long as theta, besides the pairs
+# Of a sample whose Hessian is solved: its least rows for each coordinate, how many times fewer than all they are to be,
+# and how many times at least.
+REFINING, FEWER, LEAST_FEWER = 26, 20, 10
+# It misleads where fewer of its rows count than so many for each coordinate, or than this share of those that counted
+# at first, or where the gap has not fallen after so many iterations.
+COUNTING, SHARE_COUNTING, PROMPT = 12, 0.25, 3
+NEWEST = 2  # pairs are used with it: it follows the curvature, which older ones have not seen
+TIGHT, LOOSE = 0.1, 0.5  # its equations are solved up to a share between these
 
 
 class Pairs:
     """The newest changes of theta and of the gradient, for the two-loop recursion."""
 
     def __init__(self, most: int, size: int) -> None:
-        self.count, self._newest, self._most = 0, -1, most
+        self.count, self._newest, self._most, self.used = 0, -1, most, most
         slots = max(most, 1)  # one to work in where none is kept
         self._steps, self._turns = np.empty((slots, size)), np.empty((slots, size))
         self._rho, self._shares = np.empty(slots), np.empty(slots)
@@ -73,7 +86,7 @@ class Pairs:
         """H times a vector, which is lost."""
         if not self.count:
             return solve(result)
-        kept = self._steps, self._turns, self._rho, self._newest, self.count
+        kept = self._steps, self._turns, self._rho, self._newest, min(self.count, self.used)
         _linalg.pairs_backward(*kept, result, self._shares)
         result = solve(result)
         if scale != 1:
@@ -100,6 +113,7 @@ class Setting:
     fits: bool = True  # into memory
     pays: bool = True
     stored: bool = False  # the model is made of all rows of a sparse X
+    refining: int = 0  # rows of the sample whose Hessian is solved in every iteration; 0 is none
 
 
 def lbfgs(objective: Objective, start: Float64, options: Options) -> Result:
@@ -147,11 +161,14 @@ def ladder(objective: Objective) -> list[Setting]:
     def rung(
         name: str, least: int, row: int, factor: float, share: float, limit: float, keep: tuple[float, float], room: int
     ) -> Setting:
+        refining = some if name in ("classes", "gram") else 0
         m = int(min(n, most, max(least, share * one_pass / row)))
         cost = (m * row + factor) / one_pass
         fits = 8 * room <= 3 * objective.memory // 8
         every = round(min(60, keep[0] + keep[1] * cost))
         reason = f"curvature model {name!r} on {m} of {n} rows costs {cost:.2g} passes, once in {every} iterations"
+        if refining:
+            reason += f", and preconditions the Hessian of {refining} rows"
         exact = name == "hessian"
         pays = fits and m >= min(n, least // 2) and cost <= limit
         return Setting(
@@ -164,8 +181,12 @@ def ladder(objective: Objective) -> list[Setting]:
             exact,
             fits,
             pays,
+            refining=refining,
         )
 
+    some = min(max(REFINING * size, n // FEWER), objective.memory // (2 * objective.itemsize * size))
+    if not objective.samples_here or objective.sparse or some < REFINING * size or n < LEAST_FEWER * some:
+        some = 0
     if objective.sparse:
         reason = f"curvature model 'diagonal' on all rows, at least once in {SPARSE_INTERVAL} iterations: X is sparse"
         last = Setting(reason, _curvature.diagonal, n, n, SPARSE_INTERVAL, history, False, stored=True)
@@ -217,17 +238,49 @@ class QuasiNewton(Descent):
         self._sample: RowSums | Objective | None = None
         self._n_rows = self._n_models = 0  # rows of it, and how many models were made
         self._age = -1  # iterations since the model was made; it is made when this is negative
+        self._refined: Sample | None = None  # the sample whose Hessian is solved
+        self._counted = 0.0  # rows of it that counted at most
+        self._decrements: deque[float] = deque(maxlen=PROMPT + 1)
         stiffness = objective.stiff()
         self._stiff = np.flatnonzero(stiffness)  # coordinates solved one by one, apart from the model and the pairs
         self._stiffness = stiffness[self._stiff]
-        self._solve: Solve = _scaled(objective)
+        self._solve = self._model = _scaled(objective)
 
     @property
     def reason(self) -> str:
         return self.setting.reason
 
+    def _renew(self) -> None:
+        """Make the model of the curvature anew at theta, if it is time, and solve by it, or by what it preconditions."""
+        if self.setting.refining and self._refined is None:
+            sample = self.objective.sample(self.setting.refining)
+            assert isinstance(sample, Sample)
+            self._refined, self.window, self._pairs.used = sample, FAST_WINDOW, NEWEST
+        if self._refined is not None:
+            probability = self._refined.probabilities(self.theta.reshape(self.objective.n_columns, -1))
+            count = self._refined.effective_rows(probability)
+            self._counted = max(self._counted, count)
+            if count < max(COUNTING * self.objective.n_coordinates, SHARE_COUNTING * self._counted):
+                self._refine_no_more()
+        self._renew_model()
+        self._solve = self._model
+        if self._refined is not None:
+            # As well as it pays: products cost as many passes.
+            left = min(max(TIGHT, 10 * len(self._refined.rows) / self.objective.n_rows), LOOSE)
+            self._solve = _curvature.refined(self._refined, probability, self._model, left)
+
+    def _refine_no_more(self) -> None:
+        """Use the model alone from now on, and all pairs: the sample's Hessian is of no help."""
+        reason = f"{self.setting.reason} in the first {self.n_iter} iterations"
+        self.setting = replace(self.setting, reason=reason, refining=0)
+        self._refined, self._age, self.window, self._pairs.used = None, -1, WINDOW, self.setting.history
+
+    def _misled(self) -> bool:
+        """Whether the gap has not fallen for some iterations, to judge by the sample's Hessian."""
+        self._decrements.append(self.decrement)
+        return len(self._decrements) > PROMPT and self.decrement >= self._decrements[0]
+
     def _renew_model(self) -> None:
-        """Make the model of the curvature anew at theta, if it is time."""
         interval = self.setting.interval
         if self._line is ScoresLine and self._n_models and self.curve[-2] - self.value <= SETTLED * self.value:
             # With scores at hand a model costs half a pass; where J still falls fast, they would mislead it.
@@ -236,20 +289,24 @@ class QuasiNewton(Descent):
             return
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
+        if self._refined is not None:  # a preconditioner need not be better
+            n_rows = min(n_rows, max(2000, REFINING * self.objective.n_coordinates))
         # For wide data every vector counts: what is not needed meanwhile is gone.
-        self._solve, self.direction = _scaled(self.objective), np.zeros(0)
+        self._solve = self._model = _scaled(self.objective)
+        self.direction = np.zeros(0)
         if self.setting.stored:
             self._sample = self.objective
         elif (n_rows := min(n_rows, self.setting.most_rows)) > self._n_rows or self._sample is None:
             self._sample, self._n_rows = self.objective.sample(n_rows), n_rows
-        self._solve = self.setting.model(self._sample, self.theta.reshape(self.objective.n_columns, -1))
+        self._model = self.setting.model(self._sample, self.theta.reshape(self.objective.n_columns, -1))
         self.direction, self._age = np.empty_like(self.theta), 0
         if self.setting.exact:
             self._pairs.clear()
 
     def turn(self) -> None:
-        self._renew_model()
-        scale = 1.0 if self.setting.exact else self._pairs.scale(self._solve, self.direction)
+        self._renew()
+        newton = self.setting.exact or self._refined is not None
+        scale = 1.0 if newton else self._pairs.scale(self._solve, self.direction)
         np.negative(self.gradient, out=self.direction)
         self.direction[self._stiff] = 0
         self.direction = self._pairs.inverse_times(self.direction, self._solve, scale)
@@ -258,6 +315,10 @@ class QuasiNewton(Descent):
                 self.direction[:] = 0
             self.direction[self._stiff] = -self.gradient[self._stiff] / self._stiffness
         self.gap = self.decrement = max(0.0, -_linalg.dot(self.direction, self.gradient) / 2)
+        if self._refined is not None and self._misled():
+            self._refine_no_more()
+            self.turn()
+            return
         if not self.setting.exact:
             self.gap = max(self.gap, self.rest_of_descent())
         self.bound = np.inf
