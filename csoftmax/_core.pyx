@@ -276,7 +276,8 @@ cdef int add_chunks(const Rows *X, const int[::1] y, const floating[::1] weight,
     if chance is not None:
         if chance.shape[0] < X.n or chance.shape[1] != n_columns:
             raise ValueError(f"chance has shape ({chance.shape[0]}, {chance.shape[1]}): expected ({X.n}, {n_columns})")
-        chances = &chance[0, 0] if X.n else &packed[0]
+        if X.n:
+            chances = &chance[0, 0]
     if lost is not None and lost.shape[0] < last:
         raise ValueError("lost is shorter than the chunks")
     with nogil:
@@ -326,7 +327,7 @@ cdef void chunk_loss_gradient(const Rows *X, const int *y, const floating *weigh
             part = kernels.residual(rows, w.n_columns, z, block, y + i, weight + i, z + w.n_columns * block)
         else:
             part = 0
-            scores_to_turn(rows, w.n_columns, z, block, weight + i, chance + i * w.n_columns)
+            scores_to_product(rows, w.n_columns, z, block, weight + i, chance + i * w.n_columns)
         values = <const floating*>X.values
         if center != NULL:
             residual_to_spread(rows, w.n_columns, z, block, weight + i)
@@ -377,9 +378,11 @@ cdef void residual_to_spread(Py_ssize_t rows, Py_ssize_t n_columns, floating *z,
             z[k * ld + r] = size * (1 - size / weight[r])
 
 
-cdef void scores_to_turn(Py_ssize_t rows, Py_ssize_t n_columns, floating *z, Py_ssize_t ld, const floating *weight,
-                         const floating *chance) noexcept nogil:
-    """From changes z of the scores to those of weight p: weight (diag(p) - p p') z; a single column is 1 - p, p."""
+cdef void scores_to_product(Py_ssize_t rows, Py_ssize_t n_columns, floating *z, Py_ssize_t ld, const floating *weight,
+                            const floating *chance) noexcept nogil:
+    """From changes z of the scores to those of weight p, weight (diag(p) - p p') z; p is that of the second class alone
+    where there is one column.
+    """
     cdef Py_ssize_t r, k
     cdef floating mean
     cdef const floating *p

@@ -44,6 +44,7 @@ CALL = 2**29  # multiplications of one call
 # Classes whose mean curvatures lie within this factor share one factor.
 SHARED = 2.0
 MOST_PRODUCTS = 12  # of one solution
+STIFF = 1e3  # a penalty's curvature from which the loss is nothing beside it
 
 Solve = Callable[[Float64], Float64]  # its argument is lost, and may be where the answer is
 
@@ -185,9 +186,12 @@ class Sample(NamedTuple):
         return times
 
     def effective_rows(self, probability: Float64) -> float:
-        """How many rows of equal curvature would say as much about the Hessian (Kish 1965, Survey Sampling)."""
-        sure = np.einsum("ik,ik->i", probability, probability)
-        curvature = self.weight * (1 - sure if probability.shape[1] > 1 else probability[:, 0] - sure)
+        """How many rows of equal curvature would say as much (Kish 1965, Survey Sampling).
+
+        Weights are left out: they make up for lengths, so that every row adds as much but for its uncertainty.
+        """
+        share = np.einsum("ik,ik->i", probability, probability)
+        curvature = 1 - share if probability.shape[1] > 1 else probability[:, 0] - share
         return float(curvature.sum() ** 2 / max((curvature**2).sum(), np.finfo(float).tiny))
 
 
@@ -357,9 +361,12 @@ def diagonal(sample: HasDiagonal, theta: Float64) -> Solve:
 def refined(sample: Sample, probability: Float64, model: Solve, left: float) -> Solve:
     """The Hessian of a sample, solved by conjugate gradients, which the model preconditions.
 
-    The norm of what is left of the right side, in the metric of the model, is to be this share of what it was.
+    The norm of what is left of the right side, in the metric of the model, is to be this share of what it was. In stiff
+    coordinates the right side is zero, and so is what is left.
     """
     times, columns = sample.hessian_times(probability), probability.shape[1]
+    stiff = sample.penalty >= STIFF
+    penalty = np.where(stiff, 0, sample.penalty)
 
     def solve(rest: Float64) -> Float64:
         step, direction = np.zeros_like(rest), model(rest.copy())
@@ -367,7 +374,8 @@ def refined(sample: Sample, probability: Float64, model: Solve, left: float) -> 
         for number in range(MOST_PRODUCTS):
             matrix = direction.reshape(columns, -1)
             product = times(matrix)
-            product += sample.penalty * matrix
+            product += penalty * matrix
+            product[:, stiff] = 0
             curvature = _linalg.dot(product.ravel(), direction)
             if not curvature > 0:  # by rounding, where there is hardly any
                 return step if number else direction

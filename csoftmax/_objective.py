@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from . import _kernels, _linalg
-from ._curvature import RowSums, StoredSums
+from ._curvature import STIFF, RowSums, StoredSums
 from ._passes import LossPass, Standard
 from ._rows import LocalRows, Scaling, Search, TrainingRows
 from ._typing import Array, Codes, Float64, Rows
@@ -380,7 +380,7 @@ class Objective:
 
         They are those of features in tiny units.
         """
-        return np.tile(np.where(self.penalty >= 1e3, self.penalty, 0.0), self.n_columns)
+        return np.tile(np.where(self.penalty >= STIFF, self.penalty, 0.0), self.n_columns)
 
     def safe_learning_rate(self) -> float:
         """A rate at which gradient descent on W and b decreases J: one over a bound of the largest curvature."""

@@ -250,13 +250,17 @@ class LocalRows(TrainingRows):
         if n_rows >= self.n_rows:
             return self.choose(0, 0, 1, search)
         length, weight = self.length(search)
-        return self.choose(length / n_rows, 0, 1 / weight, search)
+        choice = self.choose(length / n_rows, 0, 1 / weight, search)
+        if search.every == 1:  # of all rows the lengths would take memory as long as the fit
+            self._measured = None
+        return choice
 
     def _measure(self, search: Search) -> tuple[Places, Float64]:
-        """`_look`, once for all choices."""
-        if self._measured is None or not self._measured[0].equals(search):
-            self._measured = search, *self._look(search)
-        return self._measured[1:]
+        """`_look`, once for several choices."""
+        measured = self._measured
+        if measured is None or not measured[0].equals(search):
+            self._measured = measured = search, *self._look(search)
+        return measured[1:]
 
     def _look(self, search: Search) -> tuple[Places, Float64]:
         """Rows, and their squared lengths in standardised coordinates, with that of an intercept."""

@@ -228,6 +228,8 @@ def test_a_feature_that_the_sample_does_not_show_is_not_without_curvature(few_ar
     more = sample.penalty - objective.penalty
     np.testing.assert_allclose(more[1], chance * (1 - chance), rtol=1e-2)
     np.testing.assert_array_equal(more[[0, 2, 3, 4, 5]], 0)
+    objective.penalise(1e-3, 0.0)
+    np.testing.assert_allclose(objective.sample(500).penalty, objective.penalty + more, rtol=1e-12)
     # Of rows as they are stored, which the L1 term uses without such help, all are looked at.
     assert (objective.stored_rows(500).X[:, 1] == 1).any()
 

@@ -372,6 +372,9 @@ def test_the_core_refuses_what_does_not_fit_together():
             _core.loss_gradient(*case[:position], short, *case[position + 1 :])
     with pytest.raises(ValueError, match="lost is shorter"):
         _core.loss_gradient(*case, np.empty(0))
+    for shape in ((19, 3), (20, 2), (20, 4), (0, 3)):
+        with pytest.raises(ValueError, match="chance has shape"):
+            _core.loss_gradient(*case, chance=np.zeros(shape))
     with pytest.raises(ValueError, match="too small"):
         _kernels.pack(coef, intercept, layout, packed[: 5 * layout["width"]])
     with pytest.raises(ValueError, match="too small"):

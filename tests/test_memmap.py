@@ -60,9 +60,9 @@ def peak_memory(work):
 @pytest.mark.parametrize("far", [0, 3000], ids=["", "far from zero"])
 @pytest.mark.parametrize("some", [False, True], ids=["all rows", "weights of zero"])
 def test_fit_equals_that_in_memory(tmp_path, dtype, n_classes, far, some):
-    X, y = overlapping(9000, 40, n_classes)
+    X, y = overlapping(11_000, 40, n_classes)
     X = (X + far).astype(dtype)
-    weight = np.where(np.arange(9000) % 3 > 0, 1.5, 0.0) if some else None
+    weight = np.where(np.arange(11_000) % 3 > 0, 1.5, 0.0) if some else None
     model = SoftmaxRegression(max_iter=4, tol=0)
     assert_same_fit(model, mapped(tmp_path, X), X, y, weight)
     assert_same_fit(model, mapped(tmp_path, X, "r+"), X, y, weight)

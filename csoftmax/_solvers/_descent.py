@@ -87,15 +87,15 @@ class Descent(ABC):
         """What J still has to fall by, to judge by the last iterations.
 
         The decrement of a corrected model falls short of the gap. J falls geometrically at best: by d over the newest
-        tenth of the iterations, or `window`, and by D over as many before, so that d^2 / (D - d) is left. As it may also
-        fall more and more slowly, it is at least 3 d sqrt(d / D), and without an L2 term d. Until there were ten
-        iterations three will do, if the first, which falls furthest, is not among them.
+        tenth of the iterations, or `window`, and by D over as many before, so that d^2 / (D - d) is left. As it may
+        also fall more and more slowly, it is at least 3 d sqrt(d / D), and without an L2 term d. The first iteration,
+        which falls furthest, is never among them; where `window` is longer, three will do until there were ten.
         """
         window = min(self.n_iter, max(self.window, self.n_iter // 10))
-        if 2 * EARLY < self.n_iter < 2 * window:
+        if 2 * EARLY < self.n_iter <= 2 * window:
             window = EARLY
         newest = self.curve[-1 - window] - self.value
-        if self.n_iter < 2 * window or newest <= 0:
+        if self.n_iter <= 2 * window or newest <= 0:
             return newest
         before = self.curve[-1 - 2 * window] - self.curve[-1 - window]
         ratio = newest / before if newest < MOST_RATIO * before else MOST_RATIO

@@ -40,8 +40,8 @@ OTHERS = 14  # vectors as long as theta, besides the pairs
 # and how many times at least.
 REFINING, FEWER, LEAST_FEWER = 26, 20, 10
 # It misleads where fewer of its rows count than so many for each coordinate, or than this share of those that counted
-# at first, or where the gap has not fallen after so many iterations.
-COUNTING, SHARE_COUNTING, PROMPT = 12, 0.25, 3
+# at most, or where the gap has not fallen after so many iterations.
+COUNTING, SHARE_COUNTING, PROMPT = 16, 0.25, 3
 NEWEST = 2  # pairs are used with it: it follows the curvature, which older ones have not seen
 TIGHT, LOOSE = 0.1, 0.5  # its equations are solved up to a share between these
 
@@ -139,8 +139,10 @@ def choose(objective: Objective) -> Setting:
     return next(setting for setting in ladder(objective) if setting.pays)
 
 
-def ladder(objective: Objective) -> list[Setting]:
+def ladder(objective: Objective, alone: bool = False) -> list[Setting]:
     """Every model for this shape, the most exact first, and whether making it costs few enough passes and bytes.
+
+    With `alone` none of them preconditions the Hessian of a sample.
 
     Costs are counted in multiplications. A model is made from as many rows as its share of one pass's work allows, at
     least some multiple of its size, as far as memory goes: a Hessian from too few rows misleads, while the block models
@@ -150,7 +152,7 @@ def ladder(objective: Objective) -> list[Setting]:
     free = max(1, columns - 1)
     full = free * size
     one_pass = objective.work
-    most = max(1, objective.memory // (4 * 8 * size))
+    most = max(1, objective.memory // (4 * 8 * max(size, 3 * columns)))  # three arrays have a number for each class
     room = objective.memory // 4
     if objective.sparse:
         # What the other vectors leave, as there is neither a sample nor a large model to be kept; of long vectors,
@@ -163,6 +165,8 @@ def ladder(objective: Objective) -> list[Setting]:
     ) -> Setting:
         refining = some if name in ("classes", "gram") else 0
         m = int(min(n, most, max(least, share * one_pass / row)))
+        if refining:  # a preconditioner need not be better
+            m = min(m, max(2000, REFINING * size))
         cost = (m * row + factor) / one_pass
         fits = 8 * room <= 3 * objective.memory // 8
         every = round(min(60, keep[0] + keep[1] * cost))
@@ -184,8 +188,9 @@ def ladder(objective: Objective) -> list[Setting]:
             refining=refining,
         )
 
-    some = min(max(REFINING * size, n // FEWER), objective.memory // (2 * objective.itemsize * size))
-    if not objective.samples_here or objective.sparse or some < REFINING * size or n < LEAST_FEWER * some:
+    some = min(max(REFINING * size, n // FEWER), objective.memory // (2 * max(objective.itemsize * size, 24 * columns)))
+    here = objective.samples_here and not (alone or objective.sparse)
+    if not here or some < REFINING * size or n < LEAST_FEWER * some:
         some = 0
     if objective.sparse:
         reason = f"curvature model 'diagonal' on all rows, at least once in {SPARSE_INTERVAL} iterations: X is sparse"
@@ -251,7 +256,7 @@ class QuasiNewton(Descent):
         return self.setting.reason
 
     def _renew(self) -> None:
-        """Make the model of the curvature anew at theta, if it is time, and solve by it, or by what it preconditions."""
+        """Make the model of the curvature anew, if it is time, and solve by it, or by what it preconditions."""
         if self.setting.refining and self._refined is None:
             sample = self.objective.sample(self.setting.refining)
             assert isinstance(sample, Sample)
@@ -265,15 +270,19 @@ class QuasiNewton(Descent):
         self._renew_model()
         self._solve = self._model
         if self._refined is not None:
-            # As well as it pays: products cost as many passes.
+            # The cheaper its products are beside a pass, the more exactly.
             left = min(max(TIGHT, 10 * len(self._refined.rows) / self.objective.n_rows), LOOSE)
             self._solve = _curvature.refined(self._refined, probability, self._model, left)
 
     def _refine_no_more(self) -> None:
         """Use the model alone from now on, and all pairs: the sample's Hessian is of no help."""
-        reason = f"{self.setting.reason} in the first {self.n_iter} iterations"
-        self.setting = replace(self.setting, reason=reason, refining=0)
+        before, rungs = self.setting, ladder(self.objective, alone=True)
+        self.setting = next(setting for setting in rungs if setting.model is before.model)
+        if self.n_iter:
+            reason = f"{before.reason} in the first {self.n_iter} iterations; then {self.setting.reason}"
+            self.setting = replace(self.setting, reason=reason)
         self._refined, self._age, self.window, self._pairs.used = None, -1, WINDOW, self.setting.history
+        self._n_rows = self._n_models = 0
 
     def _misled(self) -> bool:
         """Whether the gap has not fallen for some iterations, to judge by the sample's Hessian."""
@@ -289,8 +298,6 @@ class QuasiNewton(Descent):
             return
         self._n_models += 1
         n_rows = self._n_rows * 2 if self._n_models > 2 else self.setting.n_rows
-        if self._refined is not None:  # a preconditioner need not be better
-            n_rows = min(n_rows, max(2000, REFINING * self.objective.n_coordinates))
         # For wide data every vector counts: what is not needed meanwhile is gone.
         self._solve = self._model = _scaled(self.objective)
         self.direction = np.zeros(0)
