@@ -34,7 +34,7 @@ MORE = 4  # times the rows of the first model for a later one
 SPARSE_INTERVAL = 20
 ENTRIES = 20  # of a row at least, for scores to be kept: of 20 classes it pays from 25 on, of 3 from less than 9
 REFRESHED = 20  # iterations after which kept scores are computed anew
-SETTLED = 0.05  # share of J: where it fell by more in the last iteration, a new model would soon be wrong
+SETTLED = 0.05  # share of J: where it fell by more in the last iteration, the curvature is still changing
 OTHERS = 14  # vectors as long as theta, besides the pairs
 # Of a sample whose Hessian is solved: its least rows for each coordinate, how many times fewer than all they are to be,
 # and how many times at least.
@@ -42,7 +42,7 @@ REFINING, FEWER, LEAST_FEWER = 26, 20, 10
 # It misleads where fewer of its rows count than so many for each coordinate, or than this share of those that counted
 # at most, or where the gap has not fallen after so many iterations.
 COUNTING, SHARE_COUNTING, PROMPT = 16, 0.25, 3
-NEWEST = 2  # pairs are used with it: it follows the curvature, which older ones have not seen
+NEWEST = 2  # pairs are used with it once J has settled: it follows the curvature, which they have not seen
 TIGHT, LOOSE = 0.1, 0.5  # its equations are solved up to a share between these
 
 
@@ -260,11 +260,12 @@ class QuasiNewton(Descent):
         if self.setting.refining and self._refined is None:
             sample = self.objective.sample(self.setting.refining)
             assert isinstance(sample, Sample)
-            self._refined, self.window, self._pairs.used = sample, FAST_WINDOW, NEWEST
+            self._refined, self.window = sample, FAST_WINDOW
         if self._refined is not None:
             probability = self._refined.probabilities(self.theta.reshape(self.objective.n_columns, -1))
             count = self._refined.effective_rows(probability)
             self._counted = max(self._counted, count)
+            self._pairs.used = NEWEST if self._settled else 0
             if count < max(COUNTING * self.objective.n_coordinates, SHARE_COUNTING * self._counted):
                 self._refine_no_more()
         self._renew_model()
@@ -273,6 +274,11 @@ class QuasiNewton(Descent):
             # The cheaper its products are beside a pass, the more exactly.
             left = min(max(TIGHT, 10 * len(self._refined.rows) / self.objective.n_rows), LOOSE)
             self._solve = _curvature.refined(self._refined, probability, self._model, left)
+
+    @property
+    def _settled(self) -> bool:
+        """Whether J fell by little in the last iteration."""
+        return self.n_iter > 0 and self.curve[-2] - self.value <= SETTLED * self.value
 
     def _refine_no_more(self) -> None:
         """Use the model alone from now on, and all pairs: the sample's Hessian is of no help."""
@@ -291,7 +297,7 @@ class QuasiNewton(Descent):
 
     def _renew_model(self) -> None:
         interval = self.setting.interval
-        if self._line is ScoresLine and self._n_models and self.curve[-2] - self.value <= SETTLED * self.value:
+        if self._line is ScoresLine and self._n_models and self._settled:
             # With scores at hand a model costs half a pass; where J still falls fast, they would mislead it.
             interval = min(interval, 3 * 2 ** (self._n_models - 1))
         if self.setting.model is None or 0 <= self._age < interval:
