@@ -114,10 +114,10 @@ class SoftmaxRegression(Estimator):
         `fit` could end at along a shift of all classes, it takes the one with most zeros.
     solver : {"auto", "newton", "lbfgs", "gd"}, default="auto"
         "auto" corrects, as L-BFGS does, a model of the curvature that suits the shape of the data: the Hessian, one
-        block per class, one Gram matrix, or a diagonal. "newton" uses the Hessian of all rows at every iteration,
-        "lbfgs" no model. "gd" is the textbook batch gradient descent, for teaching and checking: constant
-        `learning_rate`, from zeros, until no class moves by more than `tol`. With an L1 term only "auto" goes: it is a
-        proximal Newton or quasi-Newton method then.
+        block per class, one Gram matrix, or a diagonal; of very many dense rows it solves the Hessian of a sample, too.
+        "newton" uses the Hessian of all rows at every iteration, "lbfgs" no model. "gd" is the textbook batch gradient
+        descent, for teaching and checking: constant `learning_rate`, from zeros, until no class moves by more than
+        `tol`. With an L1 term only "auto" goes: it is a proximal Newton or quasi-Newton method then.
     tol : float, default=1e-4
         Stop when the largest entry of the gradient of J, each feature centred and in units of its standard
         deviation, is at most `tol` and the estimated gap (J - J*) / max(J, 1e-3) at most tol / 100, for float32 data
