@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import twin
 from data import overlapping
+from scipy.sparse import csr_array
 
 from csoftmax import SoftmaxRegression, _curvature, _rows
 from csoftmax._curvature import Sample
@@ -268,7 +269,5 @@ def test_sparse_and_wide_data_and_few_rows_go_without(alone):
     for n, d, n_classes in ((1000, 20, 10), (300, 400, 3)):
         X, y = overlapping(n, d, n_classes)
         assert "preconditions" not in SoftmaxRegression().fit(X, y).fit_report_.reason_chosen
-    from scipy.sparse import csr_array
-
     X, y = overlapping(8000, 20, 30)
     assert "preconditions" not in SoftmaxRegression().fit(csr_array(X), y).fit_report_.reason_chosen
