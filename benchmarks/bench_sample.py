@@ -2,10 +2,10 @@
 
     python benchmarks/bench_sample.py [--repeats 3] [--only TEXT]
 
-Both ways in turns, with default parameters; medians, and passes. Features are Gaussian, of different size and place, and
-labels are drawn from a softmax model of scores whose deviation is 2, but for: "heavy tails", Student's t with 2.5 degrees
-of freedom; "sure classes", scores with a deviation of 10, so that few rows are uncertain; "rare indicators", 0 or 1,
-which 1 in 10000 to 1 in 3 rows have; and 500000 x 54, a set of `datasets`.
+Both ways in turns, with default parameters; medians, and passes. Features are Gaussian, of different size and place,
+and labels are drawn from a softmax model of scores whose deviation is 2, but for: "heavy tails", Student's t with 2.5
+degrees of freedom; "sure classes", scores with a deviation of 10, so that few rows are uncertain; "rare indicators", 0
+or 1, which 1 in 10000 to 1 in 3 rows have; and 500000 x 54, a set of `datasets`.
 """
 
 import argparse
