@@ -12,7 +12,7 @@ from data import METHODS, overlapping, random_csr
 from scipy.sparse import csr_array
 
 import csoftmax
-from csoftmax import Predictor, SoftmaxRegression
+from csoftmax import Predictor, SoftmaxRegression, _rows
 
 DTYPES = [np.float32, np.float64]
 cuts = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not let a mapped file be cut short")
@@ -66,6 +66,18 @@ def test_fit_equals_that_in_memory(tmp_path, dtype, n_classes, far, some):
     model = SoftmaxRegression(max_iter=4, tol=0)
     assert_same_fit(model, mapped(tmp_path, X), X, y, weight)
     assert_same_fit(model, mapped(tmp_path, X, "r+"), X, y, weight)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_hessian_of_a_sample_of_a_map_is_that_in_memory(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(_rows, "LOOKED", 512)  # so that only some runs of rows are read for it
+    monkeypatch.setattr(_rows, "SPARE", 3)
+    X, y = overlapping(11_000, 40, 12)
+    X = X.astype(dtype)
+    assert_same_fit(SoftmaxRegression(), mapped(tmp_path, X), X, y)
+    report = SoftmaxRegression().fit(mapped(tmp_path, X), y).fit_report_
+    assert "preconditions the Hessian of 1066 rows" in report.reason_chosen
+    assert report.converged
 
 
 @pytest.mark.parametrize("options", [{"l1_ratio": 0.5}, {"solver": "newton"}, {"solver": "gd"}, {"C": np.inf}],
