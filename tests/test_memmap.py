@@ -12,7 +12,7 @@ from data import METHODS, overlapping, random_csr
 from scipy.sparse import csr_array
 
 import csoftmax
-from csoftmax import Predictor, SoftmaxRegression, _rows
+from csoftmax import Predictor, SoftmaxRegression, _mapped, _rows
 
 DTYPES = [np.float32, np.float64]
 cuts = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not let a mapped file be cut short")
@@ -249,6 +249,18 @@ def test_a_file_that_was_cut_short_before(tmp_path, sparse):
 
 
 @cuts
+@pytest.mark.skipif(sys.platform != "linux", reason="of other systems the page faults of a thread are not known")
+def test_rows_are_touched_before_kernels_come(tmp_path):
+    """Where a page is not in the process's table yet, what the kernels fetch ahead is searched for in vain."""
+    resource, faults = pytest.importorskip("resource"), []
+    X = mapped(tmp_path, np.ones((4096, 1024)))
+    for rows in (X[:2048], _mapped.Mapped(X)[2048:]):
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        assert rows.reshape(-1)[::512].sum() == 4096
+        faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+    assert faults[1] <= 1 + faults[0] // 8
+
+
 def test_rows_that_are_still_there_can_be_read(tmp_path):
     X, y = overlapping(4000, 20, 3)
     T = mapped(tmp_path, X)
