@@ -81,13 +81,15 @@ class StoredSums(Protocol):
 class Sample(NamedTuple):
     """Rows in standardised coordinates (m, D), their weights (m,), and the penalty's curvature (D,).
 
-    The rows have the dtype of X, as in float32 twice as many fit into memory; what is made of them is float64.
+    The rows have the dtype of X, as in float32 twice as many fit into memory; what is made of them is float64. `share`
+    is the weight of each row times its squared length, (m,), if `effective_rows` is to be asked for.
     """
 
     rows: Array
     weight: Float64
     penalty: Float64
     n_threads: int
+    share: Float64 = np.zeros(0)
 
     def probabilities(self, theta: Float64) -> Float64:
         """(m, K) at coordinates (K, D); for a single row of coordinates (m, 1), of the second class."""
@@ -186,13 +188,20 @@ class Sample(NamedTuple):
         return times
 
     def effective_rows(self, probability: Float64) -> float:
-        """How many rows of equal curvature would say as much (Kish 1965, Survey Sampling).
-
-        Weights are left out: they make up for lengths, so that every row adds as much but for its uncertainty.
-        """
-        share = np.einsum("ik,ik->i", probability, probability)
-        curvature = 1 - share if probability.shape[1] > 1 else probability[:, 0] - share
+        """How many rows of equal curvature would say as much (Kish 1965, Survey Sampling)."""
+        square = np.einsum("ik,ik->i", probability, probability)
+        curvature = self.share * (1 - square if probability.shape[1] > 1 else probability[:, 0] - square)
         return float(curvature.sum() ** 2 / max((curvature**2).sum(), np.finfo(float).tiny))
+
+
+def class_coefficients(theta: Float64, center: Float64, unit: Float64, fit_intercept: bool) -> tuple[Float64, Float64]:
+    """W (K, d) and b (K,) of every class, in the units of X, of coordinates (K, D) or (1, D)."""
+    columns, d = len(theta), len(center)
+    coef, intercept = np.zeros((max(columns, 2), d)), np.zeros(max(columns, 2))
+    np.multiply(theta[:, :d], unit, out=coef[-columns:])
+    intercept[-columns:] = theta[:, d] if fit_intercept else 0.0
+    intercept[-columns:] -= np.einsum("kj,j->k", coef[-columns:], center)
+    return coef, intercept
 
 
 class StoredRows(NamedTuple):
@@ -208,11 +217,8 @@ class StoredRows(NamedTuple):
 
     def _blocks(self, theta: Float64, step: int) -> Iterator[tuple[Rows, Float64, Float64]]:
         """Blocks of rows in float64, their weights, and their probabilities as those of `Sample`."""
-        columns, d = len(theta), self.X.shape[1]
-        coef, intercept = np.zeros((max(columns, 2), d)), np.zeros(max(columns, 2))
-        np.multiply(theta[:, :d], self.unit, out=coef[-columns:])
-        intercept[-columns:] = theta[:, d] if self.fit_intercept else 0.0
-        intercept[-columns:] -= np.einsum("kj,j->k", coef[-columns:], self.center)
+        columns = len(theta)
+        coef, intercept = class_coefficients(theta, self.center, self.unit, self.fit_intercept)
         for start in range(0, self.X.shape[0], step):
             part = readable(self.X, slice(start, start + step)).astype(np.float64, copy=False)
             probability = scores(part, coef, intercept, self.n_threads, "softmax")[:, -columns:]

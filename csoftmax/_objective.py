@@ -191,19 +191,28 @@ class Objective:
         self._penalised += step * self._rise(step)
         return self._finish(self._scores.move(step, *self._gradients(theta, out))), out
 
-    def sample(self, n_rows: int) -> RowSums:
+    def sample(self, n_rows: int, theta: Float64 | None = None) -> RowSums:
         """About n_rows rows in standardised coordinates; all of them if there are no more.
 
-        They are looked for where the first sample was.
+        They are looked for where the first sample was. At coefficients (K, D) they are chosen by their curvature there,
+        otherwise once for all by length.
         """
         if self._search is None:
             self._search = Search.of(self.n_rows, n_rows, self._scaling)
-        if n_rows not in self._samples:
-            sample = self._rows.sample(n_rows, self._search, self.penalty)
-            more = self._unseen(sample) if self._search.every > 1 else None
-            self._samples = dict([*self._samples.items(), (n_rows, (sample, more))][-2:])
-        sample, more = self._samples[n_rows]
+        if theta is not None:
+            self._samples.pop(n_rows, None)  # there is no room for both
+            sample, more = self._choose(n_rows, self._search._replace(theta=theta))
+        else:
+            if n_rows not in self._samples:
+                found = self._choose(n_rows, self._search)
+                self._samples = dict([*self._samples.items(), (n_rows, found)][-2:])
+            sample, more = self._samples[n_rows]
         return sample if more is None else sample.stiffened(more)
+
+    def _choose(self, n_rows: int, search: Search) -> tuple[RowSums, Float64 | None]:
+        """A sample, and what its penalty lacks."""
+        sample = self._rows.sample(n_rows, search, self.penalty)
+        return sample, self._unseen(sample) if search.every > 1 else None
 
     def _unseen(self, sample: RowSums) -> Float64:
         """Curvature at zero in the coordinates of features that hardly occur in a sample from some of the rows.

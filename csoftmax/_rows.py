@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ._columns import ColumnRanges, Columns, column_ranges, column_spread, row_lengths
-from ._curvature import RowSums, Sample, StoredRows, StoredSums
+from ._curvature import RowSums, Sample, StoredRows, StoredSums, class_coefficients
 from ._mapped import Mapped, is_dense, is_mapped, n_entries, readable
-from ._passes import LossPass, Passes, n_bytes
+from ._passes import LossPass, Passes, n_bytes, scores
 from ._threads import THREADED_WORK, run
-from ._typing import Codes, DType, Float64, Places, Rows
+from ._typing import Array, Codes, DType, Float64, Places, Rows
 from ._validation import require_memory
 
 
@@ -36,13 +36,16 @@ Choice = tuple[Places, Float64]  # numbers of rows in their order, and their wei
 # Rows side by side that are looked at, at least so many for each that is chosen, and so many in all.
 RUN, SPARE, LOOKED = 256, 8, 2**17
 GATHERED = 2**15  # values that are standardised at once: more would not stay in the cache
+SCORED = 2**20  # values of short runs that are scored at once, as each call takes its time
 
 
 class Search(NamedTuple):
-    """Where rows are looked for that are to be chosen by length: in one of so many runs, in these coordinates."""
+    """Where rows are looked for, and how they are chosen: in one of so many runs, by length in these coordinates, or by
+    curvature at these coefficients (K, D)."""
 
     scaling: Scaling
     every: int
+    theta: Float64 | None = None
 
     @classmethod
     def of(cls, n_rows: int, wanted: int, scaling: Scaling) -> "Search":
@@ -59,7 +62,7 @@ class Search(NamedTuple):
 
     def equals(self, other: "Search") -> bool:
         """Whether the same rows are looked at in the same way."""
-        return self.every == other.every and self.scaling.equals(other.scaling)
+        return self.every == other.every and self.scaling.equals(other.scaling) and self.theta is other.theta
 
 
 class TrainingRows(ABC):
@@ -197,13 +200,17 @@ class LocalRows(TrainingRows):
         rows, are seen, and a row of weight 2 counts as the row twice. (Drineas, Kannan and Mahoney 2006,
         doi:10.1137/S0097539704442684, draw such rows at random.) Where few of very many rows are wanted, only some runs
         of rows are looked at, by their numbers: to read all would take as long as a pass.
+
+        By curvature the share of a row is w_i (u_i + mean of all u) ||z_i||^2, with the uncertainty u = 1 - ||p||^2:
+        half of the rows are chosen for their curvature, and none weighs more than twice what it would by length (a
+        defensive mixture: Hesterberg 1995, doi:10.1080/00401706.1995.10484303).
         """
         return self.sample_of(self._choose(n_rows, search), search.scaling, penalty)
 
     def sample_of(self, choice: Choice, scaling: Scaling, penalty: Float64) -> Sample:
         """The rows of a choice in standardised coordinates."""
         d, (chosen, weight) = self.n_features, choice
-        rows = np.empty((len(chosen), d + scaling.fit_intercept), self.dtype)
+        rows, lengths = np.empty((len(chosen), d + scaling.fit_intercept), self.dtype), np.empty(len(chosen))
         step = max(1, GATHERED // max(d, 1))
 
         def standardise(item: int, worker: int) -> None:
@@ -212,9 +219,10 @@ class LocalRows(TrainingRows):
             deviation = (some if isinstance(some, np.ndarray) else some.toarray()) - scaling.center
             np.multiply(deviation, scaling.unit, out=rows[part, :d], casting="same_kind")
             rows[part, d:] = 1
+            np.einsum("ij,ij->i", rows[part], rows[part], out=lengths[part], dtype=np.float64, casting="same_kind")
 
         run(standardise, -(-len(chosen) // step), self.n_threads if rows.size >= THREADED_WORK else 1)
-        return Sample(rows, weight, penalty, self.n_threads)
+        return Sample(rows, weight, penalty, self.n_threads, lengths * weight)
 
     def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> StoredRows:
         """Rows chosen so, but among all, as they are stored; all of them without a copy."""
@@ -267,8 +275,27 @@ class LocalRows(TrainingRows):
         runs = search.runs(self.n_rows, self.before)
         lengths = row_lengths(self.X, search.scaling.center, search.scaling.unit, runs, self.n_threads)
         lengths += 1
+        if search.theta is not None:
+            lengths *= self._uncertainty(runs, search.scaling, search.theta)
         places = [np.arange(rows.start, rows.stop) for rows in runs]
         return np.concatenate([np.zeros(0, np.intp), *places]), lengths
+
+    def _uncertainty(self, runs: list[slice], scaling: Scaling, theta: Float64) -> Float64:
+        """1 - ||p||^2 of each row of these runs, and the mean of all, so that no row weighs much if it is chosen."""
+        coef, intercept = class_coefficients(theta, *scaling)
+        longest = max((rows.stop - rows.start for rows in runs), default=1)
+        together = max(1, SCORED // (longest * max(self.n_features, 1)))  # runs
+        found: list[Array] = [np.zeros(0)] * -(-len(runs) // together)
+
+        def of_runs(item: int, worker: int) -> None:
+            parts = [readable(self.X, rows) for rows in runs[item * together : (item + 1) * together]]
+            chance = scores(parts[0] if len(parts) == 1 else np.concatenate(parts), coef, intercept, 1, "softmax")
+            found[item] = 1 - np.einsum("ik,ik->i", chance, chance)
+
+        run(of_runs, len(found), self.n_threads)
+        uncertainty = np.concatenate([np.zeros(0), *found])
+        uncertainty += uncertainty.mean()
+        return uncertainty
 
 
 def _hit(running: Float64, lengths: Float64, distance: float, start: float) -> Choice:

@@ -89,6 +89,7 @@ def test_without_curvature_the_model_alone_gives_the_direction():
 
 def test_effective_rows():
     sample, _ = sample_of(40, 2, 3)
+    sample = sample._replace(share=np.full(40, 0.1))
     np.testing.assert_allclose(sample.effective_rows(np.full((40, 3), 1 / 3)), 40)
     np.testing.assert_allclose(sample.effective_rows(np.full((40, 1), 0.2)), 40)
     sure = np.tile([1.0, 0.0, 0.0], (40, 1))
@@ -98,6 +99,8 @@ def test_effective_rows():
     P = np.random.default_rng(3).dirichlet(np.ones(3), 40)
     curvature = (P * (1 - P)).sum(axis=1)
     np.testing.assert_allclose(sample.effective_rows(P), curvature.sum() ** 2 / (curvature**2).sum())
+    heavy = sample._replace(share=np.array([1.0, *[0.0] * 38, 1.0]))
+    np.testing.assert_allclose(heavy.effective_rows(np.full((40, 3), 1 / 3)), 2)
 
 
 # ---- samples --------------------------------------------------------------------------------------------------------
@@ -129,6 +132,59 @@ def test_a_sample_has_the_dtype_of_the_data(dtype):
     for of, other in ((sample.blocks(theta), exact.blocks(theta)), ([sample.squares(theta)], [exact.squares(theta)])):
         for one, two in zip(of, other, strict=True):
             np.testing.assert_allclose(one, two, rtol=0, atol=(1e-14 if dtype == np.float64 else 1e-6) * abs(two).max())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("every", [1, 3])
+def test_rows_chosen_by_curvature(monkeypatch, every, n_classes, fit_intercept, dtype):
+    monkeypatch.setattr(_rows, "LOOKED", 4000)
+    monkeypatch.setattr(_rows, "SPARE", 2)
+    monkeypatch.setattr(_rows, "SCORED", 5000)  # some runs at once, and less than all
+    n, wanted = 4000 * every + 123, 500
+    X, y = overlapping(n, 4, n_classes)
+    X = X.astype(dtype)
+    objective = objective_of(X, y, n_classes, fit_intercept=fit_intercept)
+    theta = 2 * np.random.default_rng(0).standard_normal((objective.n_columns, objective.n_coordinates))
+    sample = objective.sample(wanted, theta)
+    scale = X.std(axis=0, dtype=np.float64) if fit_intercept else np.sqrt((X.astype(np.float64) ** 2).mean(axis=0))
+    Z = (X - fit_intercept * X.mean(axis=0, dtype=np.float64)) / scale
+    Z = np.column_stack([Z, np.ones(n)][: 1 + fit_intercept])
+    if every > 1:
+        Z = np.concatenate([Z[start : start + 256] for start in range(0, n, 256 * every)])
+    both = np.vstack([np.zeros_like(theta), theta]) if n_classes == 2 else theta
+    P = twin.softmax(Z @ both.T)
+    uncertain = 1 - (P**2).sum(axis=1)
+    measure = ((Z**2).sum(axis=1) + (not fit_intercept)) * (uncertain + uncertain.mean())
+    ends = np.floor(np.cumsum(measure) / measure.sum() * wanted + 0.5)
+    hits = np.diff(ends, prepend=0)
+    # Rounding may move a point from a row to the next.
+    atol = 1e-9 if dtype == np.float64 else 1e-3
+    assert len(sample.rows) == pytest.approx(np.count_nonzero(hits), abs=0 if dtype == np.float64 else 2)
+    if dtype == np.float64:
+        chosen = np.flatnonzero(hits)
+        np.testing.assert_allclose(sample.rows, Z[chosen], rtol=0, atol=atol)
+        weight = hits[chosen] / wanted * measure.sum() / measure[chosen] / len(Z)
+        np.testing.assert_allclose(sample.weight, weight, rtol=1e-9)
+        np.testing.assert_allclose(sample.share, sample.weight * (Z[chosen] ** 2).sum(axis=1), rtol=1e-9)
+    # Sums over the sample are those over all rows that were looked at.
+    spread = (P * (1 - P))[:, -objective.n_columns :]
+    np.testing.assert_allclose(sample.squares(theta), spread.T @ Z**2 / len(Z), rtol=0.25, atol=0.02)
+    assert sample.effective_rows(sample.probabilities(theta)) > objective.sample(wanted).effective_rows(
+        objective.sample(wanted).probabilities(theta)
+    )
+
+
+def test_rows_chosen_by_curvature_take_the_place_of_others():
+    X, y = overlapping(3000, 4, 3)
+    objective = objective_of(X, y, 3)
+    before, few = objective.sample(500), objective.sample(200)
+    other = objective.sample(500, np.ones((3, 5)) * [[2], [0], [0]])
+    assert not np.array_equal(other.rows, before.rows)
+    assert list(objective._samples) == [200]
+    assert objective.sample(200).rows is few.rows
+    np.testing.assert_array_equal(objective.sample(500).rows, before.rows)
 
 
 # ---- fits -----------------------------------------------------------------------------------------------------------
@@ -202,12 +258,53 @@ def test_two_classes_in_one_column_without_an_intercept():
     assert result.objective - exact.objective <= 1e-6 * exact.objective
 
 
-def sure_classes(n, d, n_classes):
+def sure_classes(n, d, n_classes, noise=2.0):
     """Classes that overlap little: near the optimum few rows have any curvature."""
     rng = np.random.default_rng(6)
     centres = 1.2 * rng.standard_normal((n_classes, d))
     y = rng.integers(n_classes, size=n)
-    return centres[y] + 2 * rng.standard_normal((n, d)), y
+    return centres[y] + noise * rng.standard_normal((n, d)), y
+
+
+@pytest.fixture
+def choices(monkeypatch):
+    """Iterations in which a fit chooses rows, and whether by curvature."""
+    found, rows = [], QuasiNewton._rows
+
+    def choose(self, theta=None):
+        found.append((self.n_iter, theta is not None))
+        return rows(self, theta)
+
+    monkeypatch.setattr(QuasiNewton, "_rows", choose)
+    return found
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_others_are_chosen_where_classes_become_sure(alone, choices, dtype):
+    X, y = sure_classes(40_000, 20, 8, noise=1.2)
+    X = X.astype(dtype)
+    models = [SoftmaxRegression(n_threads=n_threads).fit(X, y) for n_threads in (1, 2)]
+    model, other = models[0], alone(X, y)
+    half = len(choices) // 2
+    assert choices[:half] == choices[half:]
+    assert choices[0] == (0, False)
+    assert half > 1
+    assert all(curved and n_iter > 0 for n_iter, curved in choices[1:half])
+    np.testing.assert_array_equal(models[1].coef_, model.coef_)
+    assert "in the first" not in model.fit_report_.reason_chosen
+    assert model.fit_report_.n_passes <= 0.8 * other.fit_report_.n_passes
+    best = SoftmaxRegression(solver="newton", tol=1e-9).fit(X.astype(np.float64), y).fit_report_.objective
+    assert model.fit_report_.objective - best <= (1e-6 if dtype == np.float64 else 1e-4) * best
+
+
+def test_a_start_where_classes_are_sure(choices):
+    X, y = sure_classes(40_000, 20, 8, noise=1.2)
+    model = SoftmaxRegression(warm_start=True).fit(X, y)
+    choices.clear()
+    model.set_params(C=0.5).fit(X, y)
+    assert choices == [(0, False), (0, True)]
+    best = SoftmaxRegression(C=0.5, solver="newton", tol=1e-9).fit(X, y).fit_report_.objective
+    assert model.fit_report_.objective - best <= 1e-6 * best
 
 
 @pytest.mark.parametrize("C", [1.0, 1e3])

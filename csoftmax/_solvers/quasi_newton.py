@@ -39,9 +39,10 @@ OTHERS = 14  # vectors as long as theta, besides the pairs
 # Of a sample whose Hessian is solved: its least rows for each coordinate, how many times fewer than all they are to be,
 # and how many times at least.
 REFINING, FEWER, LEAST_FEWER = 26, 20, 10
-# It misleads where fewer of its rows count than so many for each coordinate, or than this share of those that counted
-# at most, or where the gap has not fallen after so many iterations.
-COUNTING, SHARE_COUNTING, PROMPT = 16, 0.25, 3
+# Other rows are chosen for it where fewer count than so many for each coordinate, or than this share of those that
+# counted when they were chosen, as long as that gains by this factor. It misleads where it does not, and where the gap
+# has not fallen after so many iterations.
+COUNTING, SHARE_COUNTING, GAIN, PROMPT = 16, 1 / 3, 1.25, 3
 NEWEST = 2  # pairs are used with it once J has settled: it follows the curvature, which they have not seen
 TIGHT, LOOSE = 0.1, 0.5  # its equations are solved up to a share between these
 
@@ -244,7 +245,7 @@ class QuasiNewton(Descent):
         self._n_rows = self._n_models = 0  # rows of it, and how many models were made
         self._age = -1  # iterations since the model was made; it is made when this is negative
         self._refined: Sample | None = None  # the sample whose Hessian is solved
-        self._counted = 0.0  # rows of it that counted at most
+        self._counted, self._others = 0.0, True  # rows of it that counted when chosen; and are there any to choose
         self._decrements: deque[float] = deque(maxlen=PROMPT + 1)
         stiffness = objective.stiff()
         self._stiff = np.flatnonzero(stiffness)  # coordinates solved one by one, apart from the model and the pairs
@@ -257,23 +258,42 @@ class QuasiNewton(Descent):
 
     def _renew(self) -> None:
         """Make the model of the curvature anew, if it is time, and solve by it, or by what it preconditions."""
-        if self.setting.refining and self._refined is None:
-            sample = self.objective.sample(self.setting.refining)
-            assert isinstance(sample, Sample)
-            self._refined, self.window = sample, FAST_WINDOW
-        if self._refined is not None:
-            probability = self._refined.probabilities(self.theta.reshape(self.objective.n_columns, -1))
-            count = self._refined.effective_rows(probability)
-            self._counted = max(self._counted, count)
-            self._pairs.used = NEWEST if self._settled else 0
-            if count < max(COUNTING * self.objective.n_coordinates, SHARE_COUNTING * self._counted):
-                self._refine_no_more()
+        if self.setting.refining:
+            probability = self._renew_rows()
         self._renew_model()
         self._solve = self._model
         if self._refined is not None:
             # The cheaper its products are beside a pass, the more exactly.
             left = min(max(TIGHT, 10 * len(self._refined.rows) / self.objective.n_rows), LOOSE)
             self._solve = _curvature.refined(self._refined, probability, self._model, left)
+
+    def _renew_rows(self) -> Float64:
+        """Choose other rows for the sample, where too few of them count, or give it up; the probabilities of its rows.
+
+        At first they are chosen by length, as if no class was preferred.
+        """
+        theta = self.theta.reshape(self.objective.n_columns, -1)
+        if self._refined is None:
+            self._refined, self.window = self._rows(), FAST_WINDOW
+            self._counted = self._refined.effective_rows(self._refined.probabilities(np.zeros_like(theta)))
+        probability = self._refined.probabilities(theta)
+        count, enough = self._refined.effective_rows(probability), COUNTING * self.objective.n_coordinates
+        if self._others and count < max(enough, SHARE_COUNTING * self._counted):
+            self._refined = None  # there is no room for both
+            self._refined = self._rows(theta.copy())
+            probability = self._refined.probabilities(theta)
+            before, count = count, self._refined.effective_rows(probability)
+            self._counted, self._others = count, count > GAIN * before
+        self._pairs.used = NEWEST if self._settled else 0
+        if count < enough:
+            self._refine_no_more()
+        return probability
+
+    def _rows(self, theta: Float64 | None = None) -> Sample:
+        """The sample whose Hessian is solved."""
+        sample = self.objective.sample(self.setting.refining, theta)
+        assert isinstance(sample, Sample)
+        return sample
 
     @property
     def _settled(self) -> bool:
