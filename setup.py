@@ -59,7 +59,7 @@ others = [
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )
-    for name in ("_core", "_linalg", "_predictor")
+    for name in ("_core", "_linalg", "_predictor", "_sums")
 ]
 
 setup(

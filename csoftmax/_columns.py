@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from . import _sums
 from ._mapped import check_file, dense_parts, is_dense, n_entries, readable
 from ._passes import Plan
 from ._threads import run
@@ -107,12 +107,12 @@ def column_ranges(X: Rows, weight: Array, y: Codes, n_classes: int, n_threads: i
             for rows, values in dense_parts(X, start, stop):
                 if rows.start == start:
                     center[item] = values[0]
-                _core.column_range(values, weight[rows], y[rows] if apart else None, center[item], *out)
+                _sums.column_range(values, weight[rows], y[rows] if apart else None, center[item], *out)
             present[item], count[item] = weight[start:stop].sum(dtype=np.float64), stop - start
         else:
             check_file(X, start, stop)
             entries = X.data, X.indices, X.indptr, weight, y if apart else None
-            _core.column_range_csr(*entries, start, stop, *out, present[item], count[item])
+            _sums.column_range_csr(*entries, start, stop, *out, present[item], count[item])
 
     run(part, n, workers)
     if not np.isfinite(sums).all():
@@ -149,11 +149,11 @@ def column_spread(X: Rows, weight: Array, columns: Columns, n_threads: int) -> F
         start, stop = bounds[item]
         if is_dense(X):
             for rows, values in dense_parts(X, start, stop):
-                _core.column_spread(values, weight[rows], columns.mean, columns.unit, squares[item])
+                _sums.column_spread(values, weight[rows], columns.mean, columns.unit, squares[item])
         else:
             check_file(X, start, stop)
             entries = X.data, X.indices, X.indptr, weight
-            _core.column_spread_csr(*entries, start, stop, columns.mean, columns.unit, squares[item])
+            _sums.column_spread_csr(*entries, start, stop, columns.mean, columns.unit, squares[item])
 
     run(part, len(bounds), workers)
     return np.asarray(squares.sum(axis=0))
@@ -179,7 +179,7 @@ def row_lengths(X: Rows, center: Float64, unit: Float64, runs: Sequence[slice], 
         begin, out = runs[item].start, lengths[ends[item] : ends[item + 1]]
         if is_dense(X):
             for rows, part in dense_parts(X, begin, runs[item].stop):
-                _core.row_lengths(part, center, unit, out[rows.start - begin : rows.stop - begin])
+                _sums.row_lengths(part, center, unit, out[rows.start - begin : rows.stop - begin])
         else:
             _lengths_of_entries(readable(X, runs[item]), center, unit, out)
 

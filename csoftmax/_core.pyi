@@ -1,4 +1,4 @@
-"""Types of the compiled core; see _core.pyx for what each function does."""
+"""Types of the compiled passes; see _core.pyx for what each function does."""
 
 from typing import Any
 
@@ -84,18 +84,6 @@ def loss_along(
     direction: _Array,
     step: float,
 ) -> None: ...
-def gram_shape(size: int) -> tuple[int, int]: ...
-def gram(Z: _Float64, factor: _Float64, start: int, stop: int, out: _Float64) -> None: ...
-def hessian(
-    Z: _Float64,
-    probability: _Float64,
-    weight: _Float64,
-    start: int,
-    stop: int,
-    out: _Float64,
-    work: _Float64,
-    factor: _Float64,
-) -> None: ...
 def scores(
     X: _Array,
     how: Layout,
@@ -117,41 +105,3 @@ def scores_csr(
     block: int,
     out: _Array,
 ) -> None: ...
-def column_range(
-    X: _Array,
-    weight: _Array,
-    y: _Labels | None,
-    center: _Float64,
-    low: _Float64,
-    high: _Float64,
-    sums: _Float64,
-    squares: _Float64,
-) -> None: ...
-def column_spread(X: _Array, weight: _Array, center: _Float64, unit: _Float64, total: _Float64) -> None: ...
-def column_range_csr(
-    values: _Array,
-    indices: _Places,
-    indptr: _Places,
-    weight: _Array,
-    y: _Labels | None,
-    start: int,
-    stop: int,
-    low: _Float64,
-    high: _Float64,
-    sums: _Float64,
-    squares: _Float64,
-    present: _Float64,
-    count: npt.NDArray[np.intp],
-) -> None: ...
-def column_spread_csr(
-    values: _Array,
-    indices: _Places,
-    indptr: _Places,
-    weight: _Array,
-    start: int,
-    stop: int,
-    center: _Float64,
-    unit: _Float64,
-    total: _Float64,
-) -> None: ...
-def row_lengths(X: _Array, center: _Float64, unit: _Float64, lengths: _Float64) -> None: ...

@@ -27,7 +27,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from . import _core, _kernels, _linalg
+from . import _kernels, _linalg, _sums
 from ._mapped import readable
 from ._passes import LossPass, scores, times_transposed
 from ._threads import run
@@ -130,7 +130,7 @@ class Sample(NamedTuple):
         if len(self.rows) > 0 and not theta.any():  # one of them for all, and no product by BLAS, as above
             chance, total = 1 / max(len(theta), 2), np.zeros(theta.shape[1])
             weight = self.weight.astype(self.rows.dtype, copy=False)
-            _core.column_spread(self.rows, weight, np.zeros_like(total), np.ones_like(total), total)
+            _sums.column_spread(self.rows, weight, np.zeros_like(total), np.ones_like(total), total)
             return np.tile(chance * (1 - chance) * total, (len(theta), 1))
         probability = self.probabilities(theta)
         spread = probability * (1 - probability) * self.weight[:, None]
@@ -147,7 +147,7 @@ class Sample(NamedTuple):
         if _by_tiles(size):
 
             def add(start: int, stop: int, out: Float64) -> None:
-                _core.gram(self._float64(start, stop), weight[start:stop], 0, stop - start, out)
+                _sums.gram(self._float64(start, stop), weight[start:stop], 0, stop - start, out)
 
             return _add_up(n, size, add, self.n_threads)
         out, root, work = np.zeros((size, size)), np.sqrt(weight), np.empty((min(n, BLOCK), size))
@@ -164,7 +164,7 @@ class Sample(NamedTuple):
             def add(start: int, stop: int, out: Float64) -> None:
                 work = np.empty((block, size)), np.empty(block)
                 some = self._float64(start, stop), probability[start:stop], self.weight[start:stop]
-                _core.hessian(*some, 0, stop - start, out, *work)
+                _sums.hessian(*some, 0, stop - start, out, *work)
 
             return _add_up(n, size, add, self.n_threads)
         out, work, factors = np.zeros((size, size)), np.empty((block, size)), np.empty((block, k))
@@ -276,7 +276,7 @@ def _by_tiles(size: int) -> bool:
 
 def _add_up(n_rows: int, size: int, add: Callable[[int, int, Float64], None], n_threads: int) -> Float64:
     """The matrix that `add` makes of all rows: chunks of them, cut by the shape alone, added in their order."""
-    length, width = _core.gram_shape(size)
+    length, width = _sums.gram_shape(size)
     most = min(MAX_CHUNKS, max(1, PARTIAL_BYTES // (8 * length)))
     n_chunks = min(most, max(1, n_rows * size**2 // CHUNK_WORK))
     step = -(-n_rows // n_chunks)

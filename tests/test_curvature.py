@@ -9,7 +9,7 @@ import scipy.linalg
 import twin
 from data import overlapping
 
-from csoftmax import _core, _curvature, _linalg
+from csoftmax import _curvature, _linalg, _sums
 from csoftmax._objective import Objective
 from csoftmax._solvers.quasi_newton import Pairs
 
@@ -323,7 +323,7 @@ def test_the_symmetric_products_by_tiles(instruction_set, n, d, block, n_classes
 
     def added(size, add):
         """What `add` adds to ones, between guards; the upper triangle is not looked at."""
-        length, width = _core.gram_shape(size)
+        length, width = _sums.gram_shape(size)
         guarded = np.ones(length + 20)
         for start in range(0, n, 40):
             add(start, min(n, start + 40), guarded[10:-10])
@@ -331,16 +331,16 @@ def test_the_symmetric_products_by_tiles(instruction_set, n, d, block, n_classes
         np.testing.assert_array_equal(guarded[-10 - length + size * width :], 1)
         return np.tril(guarded[10 : 10 + size * width].reshape(size, width)[:, :size])
 
-    gram = added(d, lambda start, stop, out: _core.gram(Z, weight, start, stop, out))
+    gram = added(d, lambda start, stop, out: _sums.gram(Z, weight, start, stop, out))
     np.testing.assert_allclose(gram, np.tril(1 + (Z.T * weight) @ Z), rtol=0, atol=1e-13 * n)
     H = np.ones((n_classes * d,) * 2)
     for w, p, z in zip(weight, P, Z, strict=True):
         H += w * np.kron(np.diag(p) - np.outer(p, p), np.outer(z, z))
     work = np.full((block, n_classes * d), np.nan), np.full(block, np.nan)
-    hessian = added(len(H), lambda start, stop, out: _core.hessian(Z, P, weight, start, stop, out, *work))
+    hessian = added(len(H), lambda start, stop, out: _sums.hessian(Z, P, weight, start, stop, out, *work))
     np.testing.assert_allclose(hessian, np.tril(H), rtol=0, atol=1e-13 * n)
     with pytest.raises(ValueError, match="out is too small"):
-        _core.gram(Z, weight, 0, n, np.empty(_core.gram_shape(d)[0] - 1))
+        _sums.gram(Z, weight, 0, n, np.empty(_sums.gram_shape(d)[0] - 1))
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4])
@@ -431,7 +431,7 @@ def test_the_lengths_of_rows(instruction_set, dtype, n, d):
     rng = np.random.default_rng(d)
     X = (rng.standard_normal((n, d)) + 3).astype(dtype)
     center, unit, lengths = rng.standard_normal(d), rng.uniform(0, 2, d), np.full(n, np.nan)
-    _core.row_lengths(X, center, unit, lengths)
+    _sums.row_lengths(X, center, unit, lengths)
     # Float32 data may be centred in float32: its own rounding, relative to the terms.
     np.testing.assert_allclose(lengths, (((X - center) * unit) ** 2).sum(axis=1), rtol=200 * np.finfo(dtype).eps)
 

@@ -29,7 +29,7 @@ def test_wheels_are_built_for_exactly_these(platform):
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python always has a GIL")
 def test_import_leaves_the_gil_off():
-    modules = "csoftmax._core, csoftmax._kernels, csoftmax._linalg, csoftmax._predictor"
+    modules = "csoftmax._core, csoftmax._kernels, csoftmax._linalg, csoftmax._predictor, csoftmax._sums"
     code = f"import sys, {modules}, csoftmax.estimator; print(sys._is_gil_enabled())"
     # Python would say so in a warning, were the GIL switched on by an import; PYTHON_GIL=0 would forbid it.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"}
