@@ -24,6 +24,7 @@ from dask.delayed import Delayed, delayed
 from . import _validation as gate
 from ._blocks import Summary, ask, combine, part_in_float64, sample_part, stored_part, summaries
 from ._columns import ColumnRanges, Columns
+from ._curvature import Sample
 from ._passes import PLAIN, Standard
 from ._rows import Scaling, Search, TrainingRows
 from ._typing import Array, Float64
@@ -277,24 +278,30 @@ class ClusterRows(TrainingRows):
         Sum of all weights.
     keep : bool
         Whether the parts are in memory.
+    n_threads : int
+        Of what the client computes itself.
     """
 
     elsewhere = True
     weight_sum = 1.0
 
-    def __init__(self, parts: Parts, numbers: list[list[int]], summary: Summary, total: float, keep: bool) -> None:
+    def __init__(
+        self, parts: Parts, numbers: list[list[int]], summary: Summary, total: float, keep: bool, n_threads: int
+    ) -> None:
+        self._n_threads = n_threads
         self._parts = parts.with_actors() if keep else parts
         self._numbers, self._summary, self._keep = numbers, summary, keep
         self.n_rows, self.n_entries = int(summary.counts.sum()), summary.n_entries
         self.n_features, self.dtype, self.sparse = summary.n_features, summary.dtype, summary.sparse
         self.n_columns, self.total = 1 if len(summary.classes) == 2 else len(summary.classes), total
         self.class_shares, self.least_weight = summary.totals / total, float(summary.lightest.min() / total)
-        self._looked: tuple[int, Float64, float] | None = None  # one in so many runs, lengths of blocks, weight
+        self._looked: tuple[Search, Float64, float] | None = None  # lengths of blocks, weight of what was looked at
 
     def in_float64(self) -> "ClusterRows":
         summary = self._summary._replace(dtype=np.dtype(np.float64))
         keep = self._keep and fits(3 * self._summary.n_bytes)  # both are kept
-        return ClusterRows(self._parts.each(part_in_float64), self._numbers, summary, self.total, keep)
+        parts = self._parts.each(part_in_float64)
+        return ClusterRows(parts, self._numbers, summary, self.total, keep, self._n_threads)
 
     def moments(self) -> tuple[Float64, Float64, Float64]:
         def spread(columns: Columns) -> Float64:
@@ -311,26 +318,33 @@ class ClusterRows(TrainingRows):
         return least, total
 
     def sample(self, n_rows: int, search: Search, penalty: Float64) -> "ClusterSample":
-        return ClusterSample(self._chosen(sample_part, n_rows, search), penalty)
+        return ClusterSample(self._chosen(sample_part, n_rows, search).kept(), penalty)
+
+    def sample_here(self, n_rows: int, search: Search, penalty: Float64) -> Sample:
+        """The same rows, in the order of all, sent to the client: a product of each would cost a question."""
+        parts = compute(self._chosen(sample_part, n_rows, search).parts)
+        order, samples = np.argsort(np.concatenate(self._numbers)), [sample for part in parts for sample in part]
+        rows, weight, _, _, share = zip(*(samples[i] for i in order), strict=True)
+        return Sample(np.concatenate(rows), np.concatenate(weight), penalty, self._n_threads, np.concatenate(share))
 
     def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> "ClusterStored":
-        return ClusterStored(self._chosen(stored_part, n_rows, Search(scaling, 1)), penalty)
+        return ClusterStored(self._chosen(stored_part, n_rows, Search(scaling, 1)).kept(), penalty)
 
     def _chosen(self, function: Callable[..., Any], n_rows: int, search: Search) -> Parts:
-        """The rows that `LocalRows.sample` would choose of all, kept where they are."""
+        """The rows that `LocalRows.sample` would choose of all, where they are."""
         n_parts, distance, factor, starts = len(self._numbers), 0.0, 1.0, np.zeros(1 + max(map(max, self._numbers)))
         if n_rows < self.n_rows:
-            if self._looked is None or self._looked[0] != search.every:
+            if self._looked is None or not self._looked[0].equals(search):
                 found = np.array(self._parts.ask("lengths", search)[0])
                 lengths = np.zeros_like(starts)
                 lengths[np.concatenate(self._numbers)] = found[:, 0]
-                self._looked = search.every, lengths, float(found[:, 1].sum())
+                self._looked = search, lengths, float(found[:, 1].sum())
             _, lengths, weight = self._looked
             running = np.cumsum(lengths)
             distance, factor, starts = running[-1] / n_rows, 1 / weight, running - lengths
         of_part = [starts[numbers].tolist() for numbers in self._numbers]
         rest = [factor] * n_parts, [constant(search)] * n_parts
-        return self._parts.each(function, [distance] * n_parts, of_part, *rest).kept()
+        return self._parts.each(function, [distance] * n_parts, of_part, *rest)
 
 
 class ClusterPass:

@@ -187,11 +187,20 @@ class Sample(NamedTuple):
 
         return times
 
+    def mean_uncertainty(self, probability: Float64) -> float:
+        """The mean of 1 - ||p||^2 over all rows, to judge by these."""
+        return float(np.einsum("i,i->", self.weight, _uncertainty(probability)) / self.weight.sum())
+
     def effective_rows(self, probability: Float64) -> float:
         """How many rows of equal curvature would say as much (Kish 1965, Survey Sampling)."""
-        square = np.einsum("ik,ik->i", probability, probability)
-        curvature = self.share * (1 - square if probability.shape[1] > 1 else probability[:, 0] - square)
+        curvature = self.share * _uncertainty(probability)
         return float(curvature.sum() ** 2 / max((curvature**2).sum(), np.finfo(float).tiny))
+
+
+def _uncertainty(probability: Float64) -> Float64:
+    """1 - ||p||^2 of all classes, (m,)."""
+    square = np.einsum("ik,ik->i", probability, probability)
+    return np.asarray(1 - square if probability.shape[1] > 1 else 2 * (probability[:, 0] - square))
 
 
 def class_coefficients(theta: Float64, center: Float64, unit: Float64, fit_intercept: bool) -> tuple[Float64, Float64]:

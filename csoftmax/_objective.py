@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from . import _kernels, _linalg
-from ._curvature import STIFF, RowSums, StoredSums
+from ._curvature import STIFF, RowSums, Sample, StoredSums
 from ._passes import LossPass, Standard
 from ._rows import LocalRows, Scaling, Search, TrainingRows
 from ._typing import Array, Codes, Float64, Rows
@@ -57,7 +57,7 @@ class Objective:
             rows = rows.in_float64()
         self._rows, self._pass = rows, rows.passes()
         self.total, self.n_rows, self.n_columns, self.sparse = rows.total, rows.n_rows, rows.n_columns, rows.sparse
-        self.can_keep_scores, self.samples_here = rows.keeps_scores, rows.samples_here
+        self.can_keep_scores = rows.keeps_scores
         self.precision, self.itemsize = float(np.finfo(rows.dtype).eps), rows.dtype.itemsize
         self.fit_intercept = fit_intercept
         d, rms = rows.n_features, np.hypot(mean, deviation)
@@ -77,7 +77,8 @@ class Objective:
         self.work = 4 * self.n_entries * max(self.n_columns, 8) + 1e6
         self.penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
         self.penalise(C, l1_ratio)
-        self._samples: dict[int, tuple[RowSums, Float64 | None]] = {}  # the last two, by the rows asked for
+        # The last two, by where they lie and how many rows were asked for, with what their penalty lacks.
+        self._samples: dict[tuple[str, int], tuple[RowSums, Float64 | None]] = {}
         self._search: Search | None = None
         self.n_passes = 0
         self.memory = MEMORY if rows.elsewhere else max(MEMORY, rows.n_entries * rows.dtype.itemsize // 20)
@@ -191,28 +192,35 @@ class Objective:
         self._penalised += step * self._rise(step)
         return self._finish(self._scores.move(step, *self._gradients(theta, out))), out
 
-    def sample(self, n_rows: int, theta: Float64 | None = None) -> RowSums:
-        """About n_rows rows in standardised coordinates; all of them if there are no more.
+    def sample(self, n_rows: int) -> RowSums:
+        """About n_rows rows in standardised coordinates, chosen by length; all of them if there are no more.
 
-        They are looked for where the first sample was. At coefficients (K, D) they are chosen by their curvature there,
-        otherwise once for all by length.
+        They are looked for where the first sample was.
         """
+        return self._sample(self._rows.sample, n_rows)
+
+    def sample_here(self, n_rows: int, theta: Float64 | None = None, floor: float = 0.0) -> Sample:
+        """The same in this process, to be asked often; at coefficients (K, D) chosen by curvature: see `Search`."""
+        sample = self._sample(self._rows.sample_here, n_rows, theta, floor)
+        assert isinstance(sample, Sample)
+        return sample
+
+    def _sample(
+        self, rows: Callable[..., RowSums], n_rows: int, theta: Float64 | None = None, floor: float = 0.0
+    ) -> RowSums:
         if self._search is None:
             self._search = Search.of(self.n_rows, n_rows, self._scaling)
+        name = rows.__name__, n_rows
         if theta is not None:
-            self._samples.pop(n_rows, None)  # there is no room for both
-            sample, more = self._choose(n_rows, self._search._replace(theta=theta))
-        else:
-            if n_rows not in self._samples:
-                found = self._choose(n_rows, self._search)
-                self._samples = dict([*self._samples.items(), (n_rows, found)][-2:])
-            sample, more = self._samples[n_rows]
+            self._samples.pop(name, None)  # there is no room for both
+        found = self._samples.get(name)
+        if found is None:
+            sample = rows(n_rows, self._search._replace(theta=theta, floor=floor), self.penalty)
+            found = sample, self._unseen(sample) if self._search.every > 1 else None
+            if theta is None:
+                self._samples = dict([*self._samples.items(), (name, found)][-2:])
+        sample, more = found
         return sample if more is None else sample.stiffened(more)
-
-    def _choose(self, n_rows: int, search: Search) -> tuple[RowSums, Float64 | None]:
-        """A sample, and what its penalty lacks."""
-        sample = self._rows.sample(n_rows, search, self.penalty)
-        return sample, self._unseen(sample) if search.every > 1 else None
 
     def _unseen(self, sample: RowSums) -> Float64:
         """Curvature at zero in the coordinates of features that hardly occur in a sample from some of the rows.

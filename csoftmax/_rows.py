@@ -34,18 +34,19 @@ class Scaling(NamedTuple):
 Choice = tuple[Places, Float64]  # numbers of rows in their order, and their weights
 
 # Rows side by side that are looked at, at least so many for each that is chosen, and so many in all.
-RUN, SPARE, LOOKED = 256, 8, 2**17
+RUN, SPARE, LOOKED = 256, 4, 2**17
 GATHERED = 2**15  # values that are standardised at once: more would not stay in the cache
 SCORED = 2**20  # values of short runs that are scored at once, as each call takes its time
 
 
 class Search(NamedTuple):
     """Where rows are looked for, and how they are chosen: in one of so many runs, by length in these coordinates, or by
-    curvature at these coefficients (K, D)."""
+    curvature at these coefficients (K, D), with so much added to the uncertainty of each."""
 
     scaling: Scaling
     every: int
     theta: Float64 | None = None
+    floor: float = 0.0
 
     @classmethod
     def of(cls, n_rows: int, wanted: int, scaling: Scaling) -> "Search":
@@ -62,7 +63,9 @@ class Search(NamedTuple):
 
     def equals(self, other: "Search") -> bool:
         """Whether the same rows are looked at in the same way."""
-        return self.every == other.every and self.scaling.equals(other.scaling) and self.theta is other.theta
+        same = self.every == other.every and self.floor == other.floor and self.scaling.equals(other.scaling)
+        one, two = self.theta, other.theta
+        return same and (one is two or (one is not None and two is not None and np.array_equal(one, two)))
 
 
 class TrainingRows(ABC):
@@ -79,7 +82,6 @@ class TrainingRows(ABC):
     class_shares: Float64
     least_weight: float
     keeps_scores = False  # `passes` can
-    samples_here = False  # a sample lies in this process, and may be asked many times
     elsewhere = False  # X lies in a file, or on other machines: what a solver may use must not grow with it
 
     @abstractmethod
@@ -93,6 +95,9 @@ class TrainingRows(ABC):
 
     @abstractmethod
     def sample(self, n_rows: int, search: Search, penalty: Float64) -> RowSums: ...
+
+    @abstractmethod
+    def sample_here(self, n_rows: int, search: Search, penalty: Float64) -> Sample: ...
 
     @abstractmethod
     def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> StoredSums: ...
@@ -118,7 +123,7 @@ class LocalRows(TrainingRows):
         How many of them come before these.
     """
 
-    keeps_scores = samples_here = True
+    keeps_scores = True
 
     def __init__(
         self,
@@ -201,11 +206,15 @@ class LocalRows(TrainingRows):
         doi:10.1137/S0097539704442684, draw such rows at random.) Where few of very many rows are wanted, only some runs
         of rows are looked at, by their numbers: to read all would take as long as a pass.
 
-        By curvature the share of a row is w_i (u_i + mean of all u) ||z_i||^2, with the uncertainty u = 1 - ||p||^2:
-        half of the rows are chosen for their curvature, and none weighs more than twice what it would by length (a
-        defensive mixture: Hesterberg 1995, doi:10.1080/00401706.1995.10484303).
+        By curvature the share of a row is w_i (u_i + floor) ||z_i||^2, with the uncertainty u = 1 - ||p||^2. With the
+        mean of u as the floor, half of the rows are chosen for their curvature, and none weighs more than twice what it
+        would by length (a defensive mixture: Hesterberg 1995, doi:10.1080/00401706.1995.10484303).
         """
         return self.sample_of(self._choose(n_rows, search), search.scaling, penalty)
+
+    def sample_here(self, n_rows: int, search: Search, penalty: Float64) -> Sample:
+        """The same: all rows are here."""
+        return self.sample(n_rows, search, penalty)
 
     def sample_of(self, choice: Choice, scaling: Scaling, penalty: Float64) -> Sample:
         """The rows of a choice in standardised coordinates."""
@@ -276,12 +285,12 @@ class LocalRows(TrainingRows):
         lengths = row_lengths(self.X, search.scaling.center, search.scaling.unit, runs, self.n_threads)
         lengths += 1
         if search.theta is not None:
-            lengths *= self._uncertainty(runs, search.scaling, search.theta)
+            lengths *= np.maximum(self._uncertainty(runs, search.scaling, search.theta), 0) + search.floor
         places = [np.arange(rows.start, rows.stop) for rows in runs]
         return np.concatenate([np.zeros(0, np.intp), *places]), lengths
 
     def _uncertainty(self, runs: list[slice], scaling: Scaling, theta: Float64) -> Float64:
-        """1 - ||p||^2 of each row of these runs, and the mean of all, so that no row weighs much if it is chosen."""
+        """1 - ||p||^2 of each row of these runs."""
         coef, intercept = class_coefficients(theta, *scaling)
         longest = max((rows.stop - rows.start for rows in runs), default=1)
         together = max(1, SCORED // (longest * max(self.n_features, 1)))  # runs
@@ -293,9 +302,7 @@ class LocalRows(TrainingRows):
             found[item] = 1 - np.einsum("ik,ik->i", chance, chance)
 
         run(of_runs, len(found), self.n_threads)
-        uncertainty = np.concatenate([np.zeros(0), *found])
-        uncertainty += uncertainty.mean()
-        return uncertainty
+        return np.concatenate([np.zeros(0), *found])
 
 
 def _hit(running: Float64, lengths: Float64, distance: float, start: float) -> Choice:

@@ -141,7 +141,7 @@ class DaskSoftmaxRegression(SoftmaxRegression):
         before = np.cumsum([0, *known]).tolist()
         of_part = [([blocks[i] for i in some], [before[i] for i in some], *settings, each) for some in numbers]
         parts = Parts(cluster.tasks(on_workers.make_part, of_part, homes), homes)
-        rows = ClusterRows(parts, numbers, whole, total, keep)
+        rows = ClusterRows(parts, numbers, whole, total, keep, n_threads)
         return _ClusterData(rows, whole.classes, whole.names)
 
     def _weighted(self, whole: Summary) -> tuple[Summary, Float64]:

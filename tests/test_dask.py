@@ -12,13 +12,13 @@ import scipy.sparse
 from data import overlapping
 
 import csoftmax
-from csoftmax import ConvergenceWarning, SoftmaxRegression
+from csoftmax import ConvergenceWarning, SoftmaxRegression, _rows
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
 
-from csoftmax._cluster import Parts  # noqa: E402
+from csoftmax._cluster import ClusterRows, Parts  # noqa: E402
 from csoftmax._rows import LocalRows  # noqa: E402
 from csoftmax.dask import DaskSoftmaxRegression  # noqa: E402
 
@@ -122,8 +122,7 @@ def test_every_solver_runs_on_a_cluster(client, solver, n_classes):
 
 
 @pytest.mark.parametrize(("n", "d", "n_classes"), [(3000, 30, 4), (3000, 3, 40), (500, 200, 12)])
-def test_models_of_curvature_come_from_the_same_rows_in_any_blocks(monkeypatch, n, d, n_classes):
-    monkeypatch.setattr(LocalRows, "samples_here", False)  # or a local fit would solve the Hessian of a sample
+def test_models_of_curvature_come_from_the_same_rows_in_any_blocks(n, d, n_classes):
     X, y = problem(n, d, n_classes)
     settings = {"C": 0.1, "tol": 1e-10}  # rounding errors grow along the way, and are gone at the end
     local = SoftmaxRegression(**settings).fit(X, y)
@@ -133,16 +132,34 @@ def test_models_of_curvature_come_from_the_same_rows_in_any_blocks(monkeypatch, 
         np.testing.assert_allclose(model.coef_, local.coef_, atol=1e-8 * abs(local.coef_).max())
 
 
-def test_very_many_rows_have_the_same_optimum_by_another_way():
-    X, y = problem(3000, 3, 40)
-    settings = {"C": 0.1, "tol": 1e-10}
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("sure", [False, True], ids=["", "rows are chosen anew"])
+def test_of_very_many_rows_the_hessian_of_the_same_sample_is_solved(anywhere, monkeypatch, sure, dtype):
+    monkeypatch.setattr(_rows, "LOOKED", 2000)  # so that only some runs of rows are looked at
+    monkeypatch.setattr(_rows, "SPARE", 2)
+    rng = np.random.default_rng(0)
+    y = rng.integers(8, size=20_000)
+    X = (rng.standard_normal((8, 10))[y] * (2 if sure else 0.5) + rng.standard_normal((20_000, 10))).astype(dtype)
+    rows, choices, sample = LocalRows(X, y.astype(np.int32), np.ones(len(y)), 8, 1), [], ClusterRows.sample_here
+
+    def sample_here(self, *arguments):
+        choices.append((sample(self, *arguments), rows.sample_here(*arguments), arguments[1].theta is not None))
+        return choices[-1][0]
+
+    monkeypatch.setattr(ClusterRows, "sample_here", sample_here)
+    settings = {"tol": 1e-5 if dtype == np.float32 else 1e-9, "C": 0.01}
     local = SoftmaxRegression(**settings).fit(X, y)
-    with dask.config.set(scheduler="threads"):
-        model = DaskSoftmaxRegression(**settings).fit(da.from_array(X, chunks=(700, 3)), y)
-    assert "preconditions the Hessian" in local.fit_report_.reason_chosen
-    assert "preconditions" not in model.fit_report_.reason_chosen
-    np.testing.assert_allclose(model.coef_, local.coef_, atol=1e-8 * abs(local.coef_).max())
-    np.testing.assert_allclose(model.intercept_, local.intercept_, atol=1e-8 * abs(local.intercept_).max())
+    model = DaskSoftmaxRegression(**settings).fit(da.from_array(X, chunks=(3300, 10)), y)
+    assert "preconditions the Hessian" in model.fit_report_.reason_chosen
+    assert model.fit_report_.reason_chosen == local.fit_report_.reason_chosen
+    assert model.fit_report_.n_passes == local.fit_report_.n_passes
+    size = abs(local.coef_).max()
+    np.testing.assert_allclose(model.coef_, local.coef_, atol=(1e-4 if dtype == np.float32 else 1e-8) * size)
+    assert [by_curvature for *_, by_curvature in choices] == [False, True][: 1 + sure]
+    for here, same, _ in choices:
+        np.testing.assert_allclose(here.rows, same.rows, atol=1e-12)
+        np.testing.assert_allclose(here.weight, same.weight, rtol=1e-5 if dtype == np.float32 else 1e-12)
+        np.testing.assert_allclose(here.share, same.share, rtol=1e-5 if dtype == np.float32 else 1e-12)
 
 
 def test_columns_far_from_zero_are_computed_in_float64(anywhere):

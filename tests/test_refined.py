@@ -147,7 +147,7 @@ def test_rows_chosen_by_curvature(monkeypatch, every, n_classes, fit_intercept, 
     X = X.astype(dtype)
     objective = objective_of(X, y, n_classes, fit_intercept=fit_intercept)
     theta = 2 * np.random.default_rng(0).standard_normal((objective.n_columns, objective.n_coordinates))
-    sample = objective.sample(wanted, theta)
+    sample = objective.sample_here(wanted, theta, 0.1)
     scale = X.std(axis=0, dtype=np.float64) if fit_intercept else np.sqrt((X.astype(np.float64) ** 2).mean(axis=0))
     Z = (X - fit_intercept * X.mean(axis=0, dtype=np.float64)) / scale
     Z = np.column_stack([Z, np.ones(n)][: 1 + fit_intercept])
@@ -155,8 +155,7 @@ def test_rows_chosen_by_curvature(monkeypatch, every, n_classes, fit_intercept, 
         Z = np.concatenate([Z[start : start + 256] for start in range(0, n, 256 * every)])
     both = np.vstack([np.zeros_like(theta), theta]) if n_classes == 2 else theta
     P = twin.softmax(Z @ both.T)
-    uncertain = 1 - (P**2).sum(axis=1)
-    measure = ((Z**2).sum(axis=1) + (not fit_intercept)) * (uncertain + uncertain.mean())
+    measure = ((Z**2).sum(axis=1) + (not fit_intercept)) * (1 - (P**2).sum(axis=1) + 0.1)
     ends = np.floor(np.cumsum(measure) / measure.sum() * wanted + 0.5)
     hits = np.diff(ends, prepend=0)
     # Rounding may move a point from a row to the next.
@@ -171,20 +170,33 @@ def test_rows_chosen_by_curvature(monkeypatch, every, n_classes, fit_intercept, 
     # Sums over the sample are those over all rows that were looked at.
     spread = (P * (1 - P))[:, -objective.n_columns :]
     np.testing.assert_allclose(sample.squares(theta), spread.T @ Z**2 / len(Z), rtol=0.25, atol=0.02)
-    assert sample.effective_rows(sample.probabilities(theta)) > objective.sample(wanted).effective_rows(
-        objective.sample(wanted).probabilities(theta)
-    )
+    by_length = objective.sample_here(wanted)
+    counted = [each.effective_rows(each.probabilities(theta)) for each in (by_length, sample)]
+    assert counted[0] < counted[1]
+    mean = (1 - (P**2).sum(axis=1)).mean()
+    np.testing.assert_allclose(by_length.mean_uncertainty(by_length.probabilities(theta)), mean, rtol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_rows_that_are_all_certain_are_chosen_by_length(dtype):
+    X, y = overlapping(3000, 4, 3)
+    objective = objective_of(X.astype(dtype), y, 3)
+    theta = 1e5 * np.random.default_rng(0).standard_normal((3, 5))
+    sample, by_length = objective.sample_here(500, theta, 1e-7), objective.sample_here(500)
+    assert (sample.weight > 0).all()
+    common = {tuple(row) for row in sample.rows} & {tuple(row) for row in by_length.rows}
+    assert len(common) >= 0.9 * len(by_length.rows)
 
 
 def test_rows_chosen_by_curvature_take_the_place_of_others():
     X, y = overlapping(3000, 4, 3)
     objective = objective_of(X, y, 3)
-    before, few = objective.sample(500), objective.sample(200)
-    other = objective.sample(500, np.ones((3, 5)) * [[2], [0], [0]])
+    before, few = objective.sample_here(500), objective.sample(200)
+    other = objective.sample_here(500, np.ones((3, 5)) * [[2], [0], [0]], 0.1)
     assert not np.array_equal(other.rows, before.rows)
-    assert list(objective._samples) == [200]
+    assert [n_rows for _, n_rows in objective._samples] == [200]
     assert objective.sample(200).rows is few.rows
-    np.testing.assert_array_equal(objective.sample(500).rows, before.rows)
+    np.testing.assert_array_equal(objective.sample_here(500).rows, before.rows)
 
 
 # ---- fits -----------------------------------------------------------------------------------------------------------
@@ -196,7 +208,7 @@ def alone(monkeypatch):
 
     def fit(X, y, **settings):
         with monkeypatch.context() as patch:
-            patch.setattr(LocalRows, "samples_here", False)
+            patch.setattr(engine, "LEAST_FEWER", np.inf)
             return SoftmaxRegression(**settings).fit(X, y)
 
     return fit
@@ -268,14 +280,15 @@ def sure_classes(n, d, n_classes, noise=2.0):
 
 @pytest.fixture
 def choices(monkeypatch):
-    """Iterations in which a fit chooses rows, and whether by curvature."""
-    found, rows = [], QuasiNewton._rows
+    """Of each choice of rows by a fit, whether it was by curvature."""
+    found, sample = [], Objective.sample_here
 
-    def choose(self, theta=None):
-        found.append((self.n_iter, theta is not None))
-        return rows(self, theta)
+    def choose(self, n_rows, theta=None, floor=0.0):
+        assert (theta is None) == (floor == 0)
+        found.append(theta is not None)
+        return sample(self, n_rows, theta, floor)
 
-    monkeypatch.setattr(QuasiNewton, "_rows", choose)
+    monkeypatch.setattr(Objective, "sample_here", choose)
     return found
 
 
@@ -287,9 +300,8 @@ def test_others_are_chosen_where_classes_become_sure(alone, choices, dtype):
     model, other = models[0], alone(X, y)
     half = len(choices) // 2
     assert choices[:half] == choices[half:]
-    assert choices[0] == (0, False)
-    assert half > 1
-    assert all(curved and n_iter > 0 for n_iter, curved in choices[1:half])
+    assert choices[:2] == [False, True]
+    assert all(choices[1:half])
     np.testing.assert_array_equal(models[1].coef_, model.coef_)
     assert "in the first" not in model.fit_report_.reason_chosen
     assert model.fit_report_.n_passes <= 0.8 * other.fit_report_.n_passes
@@ -302,7 +314,7 @@ def test_a_start_where_classes_are_sure(choices):
     model = SoftmaxRegression(warm_start=True).fit(X, y)
     choices.clear()
     model.set_params(C=0.5).fit(X, y)
-    assert choices == [(0, False), (0, True)]
+    assert choices == [False, True]
     best = SoftmaxRegression(C=0.5, solver="newton", tol=1e-9).fit(X, y).fit_report_.objective
     assert model.fit_report_.objective - best <= 1e-6 * best
 

@@ -43,6 +43,7 @@ REFINING, FEWER, LEAST_FEWER = 26, 20, 10
 # counted when they were chosen, as long as that gains by this factor. It misleads where it does not, and where the gap
 # has not fallen after so many iterations.
 COUNTING, SHARE_COUNTING, GAIN, PROMPT = 16, 1 / 3, 1.25, 3
+CERTAIN = 1e-7  # an uncertainty that is rounding error
 NEWEST = 2  # pairs are used with it once J has settled: it follows the curvature, which they have not seen
 TIGHT, LOOSE = 0.1, 0.5  # its equations are solved up to a share between these
 
@@ -190,8 +191,7 @@ def ladder(objective: Objective, alone: bool = False) -> list[Setting]:
         )
 
     some = min(max(REFINING * size, n // FEWER), objective.memory // (2 * max(objective.itemsize * size, 24 * columns)))
-    here = objective.samples_here and not (alone or objective.sparse)
-    if not here or some < REFINING * size or n < LEAST_FEWER * some:
+    if alone or objective.sparse or some < REFINING * size or n < LEAST_FEWER * some:
         some = 0
     if objective.sparse:
         reason = f"curvature model 'diagonal' on all rows, at least once in {SPARSE_INTERVAL} iterations: X is sparse"
@@ -274,13 +274,14 @@ class QuasiNewton(Descent):
         """
         theta = self.theta.reshape(self.objective.n_columns, -1)
         if self._refined is None:
-            self._refined, self.window = self._rows(), FAST_WINDOW
+            self._refined, self.window = self.objective.sample_here(self.setting.refining), FAST_WINDOW
             self._counted = self._refined.effective_rows(self._refined.probabilities(np.zeros_like(theta)))
         probability = self._refined.probabilities(theta)
         count, enough = self._refined.effective_rows(probability), COUNTING * self.objective.n_coordinates
         if self._others and count < max(enough, SHARE_COUNTING * self._counted):
+            floor = max(self._refined.mean_uncertainty(probability), CERTAIN)
             self._refined = None  # there is no room for both
-            self._refined = self._rows(theta.copy())
+            self._refined = self.objective.sample_here(self.setting.refining, theta.copy(), floor)
             probability = self._refined.probabilities(theta)
             before, count = count, self._refined.effective_rows(probability)
             self._counted, self._others = count, count > GAIN * before
@@ -288,12 +289,6 @@ class QuasiNewton(Descent):
         if count < enough:
             self._refine_no_more()
         return probability
-
-    def _rows(self, theta: Float64 | None = None) -> Sample:
-        """The sample whose Hessian is solved."""
-        sample = self.objective.sample(self.setting.refining, theta)
-        assert isinstance(sample, Sample)
-        return sample
 
     @property
     def _settled(self) -> bool:
