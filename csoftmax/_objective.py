@@ -77,8 +77,8 @@ class Objective:
         self.work = 4 * self.n_entries * max(self.n_columns, 8) + 1e6
         self.penalty = np.zeros(self.n_coordinates)  # its curvature, by coordinate of one column
         self.penalise(C, l1_ratio)
-        # The last two, by where they lie and how many rows were asked for, with what their penalty lacks.
-        self._samples: dict[tuple[str, int], tuple[RowSums, Float64 | None]] = {}
+        # The last two, by how many rows were asked for and whether they are here, with what their penalty lacks.
+        self._samples: dict[tuple[int, bool], tuple[RowSums, Float64 | None]] = {}
         self._search: Search | None = None
         self.n_passes = 0
         self.memory = MEMORY if rows.elsewhere else max(MEMORY, rows.n_entries * rows.dtype.itemsize // 20)
@@ -197,28 +197,26 @@ class Objective:
 
         They are looked for where the first sample was.
         """
-        return self._sample(self._rows.sample, n_rows)
+        return self._sample(n_rows, here=False)
 
     def sample_here(self, n_rows: int, theta: Float64 | None = None, floor: float = 0.0) -> Sample:
         """The same in this process, to be asked often; at coefficients (K, D) chosen by curvature: see `Search`."""
-        sample = self._sample(self._rows.sample_here, n_rows, theta, floor)
+        sample = self._sample(n_rows, True, theta, floor)
         assert isinstance(sample, Sample)
         return sample
 
-    def _sample(
-        self, rows: Callable[..., RowSums], n_rows: int, theta: Float64 | None = None, floor: float = 0.0
-    ) -> RowSums:
+    def _sample(self, n_rows: int, here: bool, theta: Float64 | None = None, floor: float = 0.0) -> RowSums:
         if self._search is None:
             self._search = Search.of(self.n_rows, n_rows, self._scaling)
-        name = rows.__name__, n_rows
         if theta is not None:
-            self._samples.pop(name, None)  # there is no room for both
-        found = self._samples.get(name)
+            self._samples.pop((n_rows, here), None)  # there is no room for both
+        found = self._samples.get((n_rows, here))
         if found is None:
-            sample = rows(n_rows, self._search._replace(theta=theta, floor=floor), self.penalty)
+            choose = self._rows.sample_here if here else self._rows.sample
+            sample = choose(n_rows, self._search._replace(theta=theta, floor=floor), self.penalty)
             found = sample, self._unseen(sample) if self._search.every > 1 else None
             if theta is None:
-                self._samples = dict([*self._samples.items(), (name, found)][-2:])
+                self._samples = dict([*self._samples.items(), ((n_rows, here), found)][-2:])
         sample, more = found
         return sample if more is None else sample.stiffened(more)
 

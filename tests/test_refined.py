@@ -1,5 +1,7 @@
 """The Hessian of a sample, solved in every iteration of a fit of many rows: products, solutions, whole fits."""
 
+import weakref
+
 import numpy as np
 import pytest
 import twin
@@ -194,7 +196,7 @@ def test_rows_chosen_by_curvature_take_the_place_of_others():
     before, few = objective.sample_here(500), objective.sample(200)
     other = objective.sample_here(500, np.ones((3, 5)) * [[2], [0], [0]], 0.1)
     assert not np.array_equal(other.rows, before.rows)
-    assert [n_rows for _, n_rows in objective._samples] == [200]
+    assert [n_rows for n_rows, _ in objective._samples] == [200]
     assert objective.sample(200).rows is few.rows
     np.testing.assert_array_equal(objective.sample_here(500).rows, before.rows)
 
@@ -280,15 +282,19 @@ def sure_classes(n, d, n_classes, noise=2.0):
 
 @pytest.fixture
 def choices(monkeypatch):
-    """Of each choice of rows by a fit, whether it was by curvature."""
-    found, sample = [], Objective.sample_here
+    """Of each choice of rows by a fit, whether it was by curvature; then the rows before must be gone."""
+    found, sample, rows = [], LocalRows.sample_here, []
 
-    def choose(self, n_rows, theta=None, floor=0.0):
-        assert (theta is None) == (floor == 0)
-        found.append(theta is not None)
-        return sample(self, n_rows, theta, floor)
+    def choose(self, n_rows, search, penalty):
+        assert (search.theta is None) == (search.floor == 0)
+        if search.theta is not None:
+            assert rows[-1]() is None
+        found.append(search.theta is not None)
+        chosen = sample(self, n_rows, search, penalty)
+        rows.append(weakref.ref(chosen.rows))
+        return chosen
 
-    monkeypatch.setattr(Objective, "sample_here", choose)
+    monkeypatch.setattr(LocalRows, "sample_here", choose)
     return found
 
 

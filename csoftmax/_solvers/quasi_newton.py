@@ -280,7 +280,7 @@ class QuasiNewton(Descent):
         count, enough = self._refined.effective_rows(probability), COUNTING * self.objective.n_coordinates
         if self._others and count < max(enough, SHARE_COUNTING * self._counted):
             floor = max(self._refined.mean_uncertainty(probability), CERTAIN)
-            self._refined = None  # there is no room for both
+            self._refined, self._solve = None, self._model  # there is no room for both
             self._refined = self.objective.sample_here(self.setting.refining, theta.copy(), floor)
             probability = self._refined.probabilities(theta)
             before, count = count, self._refined.effective_rows(probability)
