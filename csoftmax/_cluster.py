@@ -323,9 +323,18 @@ class ClusterRows(TrainingRows):
     def sample_here(self, n_rows: int, search: Search, penalty: Float64) -> Sample:
         """The same rows, in the order of all, sent to the client: a product of each would cost a question."""
         parts = compute(self._chosen(sample_part, n_rows, search).parts)
-        order, samples = np.argsort(np.concatenate(self._numbers)), [sample for part in parts for sample in part]
-        rows, weight, _, _, share = zip(*(samples[i] for i in order), strict=True)
-        return Sample(np.concatenate(rows), np.concatenate(weight), penalty, self._n_threads, np.concatenate(share))
+        order, samples = (
+            np.argsort(np.concatenate(self._numbers)).tolist(),
+            [sample for part in parts for sample in part],
+        )
+        del parts
+        weight, share = (np.concatenate([samples[i][field] for i in order]) for field in (1, 4))
+        rows, start = np.empty((len(weight), len(penalty)), self.dtype), 0
+        for i in order:  # one by one, to save memory
+            some, samples[i] = samples[i].rows, None
+            rows[start : start + len(some)] = some
+            start += len(some)
+        return Sample(rows, weight, penalty, self._n_threads, share)
 
     def stored(self, n_rows: int, scaling: Scaling, penalty: Float64) -> "ClusterStored":
         return ClusterStored(self._chosen(stored_part, n_rows, Search(scaling, 1)).kept(), penalty)
@@ -334,12 +343,15 @@ class ClusterRows(TrainingRows):
         """The rows that `LocalRows.sample` would choose of all, where they are."""
         n_parts, distance, factor, starts = len(self._numbers), 0.0, 1.0, np.zeros(1 + max(map(max, self._numbers)))
         if n_rows < self.n_rows:
-            if self._looked is None or not self._looked[0].equals(search):
+            looked = self._looked
+            if looked is None or not looked[0].equals(search):
                 found = np.array(self._parts.ask("lengths", search)[0])
                 lengths = np.zeros_like(starts)
                 lengths[np.concatenate(self._numbers)] = found[:, 0]
-                self._looked = search, lengths, float(found[:, 1].sum())
-            _, lengths, weight = self._looked
+                looked = search, lengths, float(found[:, 1].sum())
+                if search.theta is None:  # others are looked for once
+                    self._looked = looked
+            _, lengths, weight = looked
             running = np.cumsum(lengths)
             distance, factor, starts = running[-1] / n_rows, 1 / weight, running - lengths
         of_part = [starts[numbers].tolist() for numbers in self._numbers]

@@ -188,8 +188,8 @@ class Sample(NamedTuple):
         return times
 
     def mean_uncertainty(self, probability: Float64) -> float:
-        """The mean of 1 - ||p||^2 over all rows, to judge by these."""
-        return float(np.einsum("i,i->", self.weight, _uncertainty(probability)) / self.weight.sum())
+        """The mean of 1 - ||p||^2 over all rows, by their lengths, to judge by these."""
+        return float(np.einsum("i,i->", self.share, _uncertainty(probability)) / self.share.sum())
 
     def effective_rows(self, probability: Float64) -> float:
         """How many rows of equal curvature would say as much (Kish 1965, Survey Sampling)."""

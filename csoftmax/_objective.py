@@ -200,7 +200,10 @@ class Objective:
         return self._sample(n_rows, here=False)
 
     def sample_here(self, n_rows: int, theta: Float64 | None = None, floor: float = 0.0) -> Sample:
-        """The same in this process, to be asked often; at coefficients (K, D) chosen by curvature: see `Search`."""
+        """The same in this process, to be asked often; at coefficients (K, D) chosen by curvature, see `Search`.
+
+        Without coefficients it is the one chosen last.
+        """
         sample = self._sample(n_rows, True, theta, floor)
         assert isinstance(sample, Sample)
         return sample
@@ -215,8 +218,7 @@ class Objective:
             choose = self._rows.sample_here if here else self._rows.sample
             sample = choose(n_rows, self._search._replace(theta=theta, floor=floor), self.penalty)
             found = sample, self._unseen(sample) if self._search.every > 1 else None
-            if theta is None:
-                self._samples = dict([*self._samples.items(), ((n_rows, here), found)][-2:])
+            self._samples = dict([*self._samples.items(), ((n_rows, here), found)][-2:])
         sample, more = found
         return sample if more is None else sample.stiffened(more)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ._columns import ColumnRanges, Columns, column_ranges, column_spread, row_lengths
 from ._curvature import RowSums, Sample, StoredRows, StoredSums, class_coefficients
-from ._mapped import Mapped, is_dense, is_mapped, n_entries, readable
+from ._mapped import Mapped, dense_parts, is_dense, is_mapped, n_entries, readable
 from ._passes import LossPass, Passes, n_bytes, scores
 from ._threads import THREADED_WORK, run
 from ._typing import Array, Codes, DType, Float64, Places, Rows
@@ -207,8 +207,8 @@ class LocalRows(TrainingRows):
         of rows are looked at, by their numbers: to read all would take as long as a pass.
 
         By curvature the share of a row is w_i (u_i + floor) ||z_i||^2, with the uncertainty u = 1 - ||p||^2. With the
-        mean of u as the floor, half of the rows are chosen for their curvature, and none weighs more than twice what it
-        would by length (a defensive mixture: Hesterberg 1995, doi:10.1080/00401706.1995.10484303).
+        mean of u as the floor, by length, half of the rows are chosen for their curvature, and none weighs more than
+        twice what it would otherwise (a defensive mixture: Hesterberg 1995, doi:10.1080/00401706.1995.10484303).
         """
         return self.sample_of(self._choose(n_rows, search), search.scaling, penalty)
 
@@ -280,7 +280,7 @@ class LocalRows(TrainingRows):
         return measured[1:]
 
     def _look(self, search: Search) -> tuple[Places, Float64]:
-        """Rows, and their squared lengths in standardised coordinates, with that of an intercept."""
+        """Rows, and their squared lengths in standardised coordinates, with that of an intercept; or curvatures."""
         runs = search.runs(self.n_rows, self.before)
         lengths = row_lengths(self.X, search.scaling.center, search.scaling.unit, runs, self.n_threads)
         lengths += 1
@@ -292,14 +292,21 @@ class LocalRows(TrainingRows):
     def _uncertainty(self, runs: list[slice], scaling: Scaling, theta: Float64) -> Float64:
         """1 - ||p||^2 of each row of these runs."""
         coef, intercept = class_coefficients(theta, *scaling)
-        longest = max((rows.stop - rows.start for rows in runs), default=1)
+        longest = max([1, *(rows.stop - rows.start for rows in runs)])
         together = max(1, SCORED // (longest * max(self.n_features, 1)))  # runs
         found: list[Array] = [np.zeros(0)] * -(-len(runs) // together)
 
+        def of_rows(part: Array) -> Array:
+            chance = scores(part, coef, intercept, 1, "softmax")
+            return np.asarray(1 - np.einsum("ik,ik->i", chance, chance))
+
         def of_runs(item: int, worker: int) -> None:
-            parts = [readable(self.X, rows) for rows in runs[item * together : (item + 1) * together]]
-            chance = scores(parts[0] if len(parts) == 1 else np.concatenate(parts), coef, intercept, 1, "softmax")
-            found[item] = 1 - np.einsum("ik,ik->i", chance, chance)
+            some = runs[item * together : (item + 1) * together]
+            if len(some) > 1:
+                found[item] = of_rows(np.concatenate([readable(self.X, rows) for rows in some]))
+            else:
+                parts = dense_parts(self.X, some[0].start, some[0].stop)
+                found[item] = np.concatenate([np.zeros(0), *(of_rows(part) for _, part in parts)])
 
         run(of_runs, len(found), self.n_threads)
         return np.concatenate([np.zeros(0), *found])

@@ -10,6 +10,7 @@ _Float64 = npt.NDArray[np.float64]
 _Labels = npt.NDArray[np.int32]
 _Places = npt.NDArray[np.signedinteger[Any]]
 
+def touch(memory: npt.NDArray[np.uint8], step: int) -> int: ...
 def column_range(
     X: _Array,
     weight: _Array,

@@ -6,6 +6,17 @@ As in _core, arguments are trusted, and the GIL is released.
 from ._kernels cimport cs_kernels, cs_table, floating, integer, padded
 
 
+def touch(const unsigned char[::1] memory, Py_ssize_t step):
+    """Read a byte in every `step`, as it may take long; what is returned has no meaning."""
+    cdef Py_ssize_t i = 0
+    cdef unsigned char found = 0
+    with nogil:
+        while i < memory.shape[0]:
+            found ^= memory[i]
+            i += step
+    return found
+
+
 # ---- the columns of X -------------------------------------------------------------------------------------------
 
 def column_range(const floating[:, ::1] X, const floating[::1] weight, const int[::1] y, const double[::1] center,

@@ -248,7 +248,6 @@ def test_a_file_that_was_cut_short_before(tmp_path, sparse):
                 getattr(model.predictor(), method)(T)
 
 
-@cuts
 @pytest.mark.skipif(sys.platform != "linux", reason="of other systems the page faults of a thread are not known")
 def test_rows_are_touched_before_kernels_come(tmp_path):
     """Where a page is not in the process's table yet, what the kernels fetch ahead is searched for in vain."""
@@ -259,8 +258,10 @@ def test_rows_are_touched_before_kernels_come(tmp_path):
         assert rows.reshape(-1)[::512].sum() == 4096
         faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
     assert faults[1] <= 1 + faults[0] // 8
+    assert faults[0] > 0
 
 
+@cuts
 def test_rows_that_are_still_there_can_be_read(tmp_path):
     X, y = overlapping(4000, 20, 3)
     T = mapped(tmp_path, X)

@@ -40,8 +40,8 @@ OTHERS = 14  # vectors as long as theta, besides the pairs
 # and how many times at least.
 REFINING, FEWER, LEAST_FEWER = 26, 20, 10
 # Other rows are chosen for it where fewer count than so many for each coordinate, or than this share of those that
-# counted when they were chosen, as long as that gains by this factor. It misleads where it does not, and where the gap
-# has not fallen after so many iterations.
+# counted when they were chosen, as long as that gains by this factor. It misleads where fewer than so many count even
+# then, and where the gap has not fallen after so many iterations.
 COUNTING, SHARE_COUNTING, GAIN, PROMPT = 16, 1 / 3, 1.25, 3
 CERTAIN = 1e-7  # an uncertainty that is rounding error
 NEWEST = 2  # pairs are used with it once J has settled: it follows the curvature, which they have not seen
@@ -270,7 +270,7 @@ class QuasiNewton(Descent):
     def _renew_rows(self) -> Float64:
         """Choose other rows for the sample, where too few of them count, or give it up; the probabilities of its rows.
 
-        At first they are chosen by length, as if no class was preferred.
+        At first, where no fit came before, they are chosen by length, as if no class was preferred.
         """
         theta = self.theta.reshape(self.objective.n_columns, -1)
         if self._refined is None:
@@ -285,6 +285,7 @@ class QuasiNewton(Descent):
             probability = self._refined.probabilities(theta)
             before, count = count, self._refined.effective_rows(probability)
             self._counted, self._others = count, count > GAIN * before
+            self._decrements.clear()
         self._pairs.used = NEWEST if self._settled else 0
         if count < enough:
             self._refine_no_more()
