@@ -323,12 +323,11 @@ class ClusterRows(TrainingRows):
     def sample_here(self, n_rows: int, search: Search, penalty: Float64) -> Sample:
         """The same rows, in the order of all, sent to the client: a product of each would cost a question."""
         parts = compute(self._chosen(sample_part, n_rows, search).parts)
-        order, samples = (
-            np.argsort(np.concatenate(self._numbers)).tolist(),
-            [sample for part in parts for sample in part],
-        )
+        samples = [sample for part in parts for sample in part]
         del parts
-        weight, share = (np.concatenate([samples[i][field] for i in order]) for field in (1, 4))
+        order = np.argsort(np.concatenate(self._numbers)).tolist()
+        weight = np.concatenate([samples[i].weight for i in order])
+        share = np.concatenate([samples[i].share for i in order])
         rows, start = np.empty((len(weight), len(penalty)), self.dtype), 0
         for i in order:  # one by one, to save memory
             some, samples[i] = samples[i].rows, None
