@@ -189,16 +189,16 @@ class Sample(NamedTuple):
 
     def mean_uncertainty(self, probability: Float64) -> float:
         """The mean of 1 - ||p||^2 over all rows, by their lengths, to judge by these."""
-        return float(np.einsum("i,i->", self.share, _uncertainty(probability)) / self.share.sum())
+        return float(np.einsum("i,i->", self.share, uncertainty(probability)) / self.share.sum())
 
     def effective_rows(self, probability: Float64) -> float:
         """How many rows of equal curvature would say as much (Kish 1965, Survey Sampling)."""
-        curvature = self.share * _uncertainty(probability)
+        curvature = self.share * uncertainty(probability)
         return float(curvature.sum() ** 2 / max((curvature**2).sum(), np.finfo(float).tiny))
 
 
-def _uncertainty(probability: Float64) -> Float64:
-    """1 - ||p||^2 of all classes, (m,)."""
+def uncertainty(probability: Float64) -> Float64:
+    """1 - ||p||^2 of all classes, (m,), by their probabilities (m, K), or (m, 1) of the second of two."""
     square = np.einsum("ik,ik->i", probability, probability)
     return np.asarray(1 - square if probability.shape[1] > 1 else 2 * (probability[:, 0] - square))
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ._columns import ColumnRanges, Columns, column_ranges, column_spread, row_lengths
-from ._curvature import RowSums, Sample, StoredRows, StoredSums, class_coefficients
-from ._mapped import Mapped, dense_parts, is_dense, is_mapped, n_entries, readable
+from ._curvature import RowSums, Sample, StoredRows, StoredSums, class_coefficients, uncertainty
+from ._mapped import Mapped, is_dense, is_mapped, n_entries, readable
 from ._passes import LossPass, Passes, n_bytes, scores
 from ._threads import THREADED_WORK, run
-from ._typing import Array, Codes, DType, Float64, Places, Rows
+from ._typing import Codes, DType, Float64, Places, Rows
 from ._validation import require_memory
 
 
@@ -36,7 +36,7 @@ Choice = tuple[Places, Float64]  # numbers of rows in their order, and their wei
 # Rows side by side that are looked at, at least so many for each that is chosen, and so many in all.
 RUN, SPARE, LOOKED = 256, 4, 2**17
 GATHERED = 2**15  # values that are standardised at once: more would not stay in the cache
-SCORED = 2**20  # values of short runs that are scored at once, as each call takes its time
+SCORED = 2**18  # values that are scored at once
 
 
 class Search(NamedTuple):
@@ -208,7 +208,7 @@ class LocalRows(TrainingRows):
 
         By curvature the share of a row is w_i (u_i + floor) ||z_i||^2, with the uncertainty u = 1 - ||p||^2. With the
         mean of u as the floor, by length, half of the rows are chosen for their curvature, and none weighs more than
-        twice what it would otherwise (a defensive mixture: Hesterberg 1995, doi:10.1080/00401706.1995.10484303).
+        about twice what it would otherwise (a defensive mixture: Hesterberg 1995, doi:10.1080/00401706.1995.10484303).
         """
         return self.sample_of(self._choose(n_rows, search), search.scaling, penalty)
 
@@ -284,32 +284,22 @@ class LocalRows(TrainingRows):
         runs = search.runs(self.n_rows, self.before)
         lengths = row_lengths(self.X, search.scaling.center, search.scaling.unit, runs, self.n_threads)
         lengths += 1
+        places = np.concatenate([np.zeros(0, np.intp), *(np.arange(rows.start, rows.stop) for rows in runs)])
         if search.theta is not None:
-            lengths *= np.maximum(self._uncertainty(runs, search.scaling, search.theta), 0) + search.floor
-        places = [np.arange(rows.start, rows.stop) for rows in runs]
-        return np.concatenate([np.zeros(0, np.intp), *places]), lengths
+            lengths *= np.maximum(self._uncertainty(places, search.scaling, search.theta), 0) + search.floor
+        return places, lengths
 
-    def _uncertainty(self, runs: list[slice], scaling: Scaling, theta: Float64) -> Float64:
-        """1 - ||p||^2 of each row of these runs."""
+    def _uncertainty(self, places: Places, scaling: Scaling, theta: Float64) -> Float64:
+        """1 - ||p||^2 of each of these rows."""
         coef, intercept = class_coefficients(theta, *scaling)
-        longest = max([1, *(rows.stop - rows.start for rows in runs)])
-        together = max(1, SCORED // (longest * max(self.n_features, 1)))  # runs
-        found: list[Array] = [np.zeros(0)] * -(-len(runs) // together)
+        found, step = np.empty(len(places)), max(1, SCORED // max(self.n_features, 1))
 
-        def of_rows(part: Array) -> Array:
-            chance = scores(part, coef, intercept, 1, "softmax")
-            return np.asarray(1 - np.einsum("ik,ik->i", chance, chance))
+        def of_rows(item: int, worker: int) -> None:
+            part = slice(item * step, (item + 1) * step)
+            found[part] = uncertainty(scores(readable(self.X, places[part]), coef, intercept, 1, "softmax"))
 
-        def of_runs(item: int, worker: int) -> None:
-            some = runs[item * together : (item + 1) * together]
-            if len(some) > 1:
-                found[item] = of_rows(np.concatenate([readable(self.X, rows) for rows in some]))
-            else:
-                parts = dense_parts(self.X, some[0].start, some[0].stop)
-                found[item] = np.concatenate([np.zeros(0), *(of_rows(part) for _, part in parts)])
-
-        run(of_runs, len(found), self.n_threads)
-        return np.concatenate([np.zeros(0), *found])
+        run(of_rows, -(-len(places) // step), self.n_threads)
+        return found
 
 
 def _hit(running: Float64, lengths: Float64, distance: float, start: float) -> Choice:

@@ -18,6 +18,7 @@ dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
 
+from csoftmax import _cluster  # noqa: E402
 from csoftmax._cluster import ClusterRows, Parts  # noqa: E402
 from csoftmax._rows import LocalRows  # noqa: E402
 from csoftmax.dask import DaskSoftmaxRegression  # noqa: E402
@@ -160,6 +161,35 @@ def test_of_very_many_rows_the_hessian_of_the_same_sample_is_solved(anywhere, mo
         np.testing.assert_allclose(here.rows, same.rows, atol=1e-12)
         np.testing.assert_allclose(here.weight, same.weight, rtol=1e-5 if dtype == np.float32 else 1e-12)
         np.testing.assert_allclose(here.share, same.share, rtol=1e-5 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "read anew"])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_weighted_rows_are_chosen_anew_in_any_blocks(monkeypatch, fit_intercept, keep):
+    monkeypatch.setattr(_cluster, "fits", lambda n_bytes: keep)
+    searches, sample = [], ClusterRows.sample_here
+
+    def sample_here(self, n_rows, search, penalty):
+        searches.append(search.theta is not None)
+        return sample(self, n_rows, search, penalty)
+
+    monkeypatch.setattr(ClusterRows, "sample_here", sample_here)
+    rng = np.random.default_rng(1)
+    y = rng.integers(8, size=20_000)
+    X = 2 * rng.standard_normal((8, 10))[y] + rng.standard_normal((20_000, 10))
+    weight = rng.integers(0, 4, size=len(y)).astype(float)
+    settings = {"tol": 1e-9, "C": 0.01, "fit_intercept": fit_intercept}
+    local = SoftmaxRegression(**settings).fit(X, y, weight)
+    with dask.config.set(scheduler="threads"):
+        model = DaskSoftmaxRegression(**settings).fit(
+            da.from_array(X, chunks=((7, 0, 9993, 10_000), 10)),
+            da.from_array(y, chunks=((7, 0, 9993, 10_000),)),
+            weight,
+        )
+    assert searches[:2] == [False, True]
+    assert model.fit_report_.reason_chosen == local.fit_report_.reason_chosen
+    assert model.fit_report_.n_passes == local.fit_report_.n_passes
+    np.testing.assert_allclose(model.coef_, local.coef_, atol=1e-8 * abs(local.coef_).max())
 
 
 def test_columns_far_from_zero_are_computed_in_float64(anywhere):

@@ -80,6 +80,26 @@ def test_the_hessian_of_a_sample_of_a_map_is_that_in_memory(tmp_path, monkeypatc
     assert report.converged
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("looked", [512, 2**17], ids=["some runs", "all rows"])
+def test_rows_of_a_map_that_are_chosen_anew_are_those_in_memory(tmp_path, monkeypatch, looked, dtype):
+    monkeypatch.setattr(_rows, "LOOKED", looked)
+    monkeypatch.setattr(_rows, "SPARE", 2)
+    rng = np.random.default_rng(0)
+    y = rng.integers(8, size=20_000)
+    X = (2 * rng.standard_normal((8, 20))[y] + rng.standard_normal((20_000, 20))).astype(dtype)
+    searches, sample = [], _rows.LocalRows.sample_here
+
+    def sample_here(self, n_rows, search, penalty):
+        searches.append(search)
+        return sample(self, n_rows, search, penalty)
+
+    monkeypatch.setattr(_rows.LocalRows, "sample_here", sample_here)
+    assert_same_fit(SoftmaxRegression(C=0.01), mapped(tmp_path, X), X, y)
+    assert [search.theta is not None for search in searches] == [False, True] * 2
+    assert (searches[0].every > 1) == (looked == 512)
+
+
 @pytest.mark.parametrize("options", [{"l1_ratio": 0.5}, {"solver": "newton"}, {"solver": "gd"}, {"C": np.inf}],
                          ids=["L1", "newton", "gd", "no penalty"])  # fmt: skip
 def test_every_solver_takes_a_map(tmp_path, options):
